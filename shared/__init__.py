@@ -1,0 +1,1 @@
+"""What the six services share. No business words here, except in `contracts/`."""

@@ -1,0 +1,88 @@
+"""Said by customer_service. Every event about a customer carries his whole state, so that a reader's projection is one
+upsert guarded by `aggregate_version`, and a repeated, late or re-published event does no harm."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from shared.contracts.message import Event, contract
+
+CUSTOMER = "customer"
+_PROJECTIONS = ("order_service", "asset_service", "processor", "notifier", "auditor")
+
+
+class CustomerState(Event, kw_only=True):
+    """A customer as other services may know him. `email` is for the notifier; the auditor keeps only its digest.
+
+    `tokens_valid_from`: access tokens issued before are refused. `brokers`: ids of the brokers who may act for him.
+    """
+
+    customer_id: int
+    username: str
+    email: str | None = None
+    role: str
+    tier: str
+    tier_priority: int
+    rate_limit: int
+    fee_rate: Decimal
+    fee_minimum: Decimal
+    active: bool
+    tokens_valid_from: datetime
+    beneficial_owner_id: int
+    brokers: tuple[int, ...] = ()
+
+
+@contract(CUSTOMER, _PROJECTIONS)
+class CustomerRegistered(CustomerState, kw_only=True):
+    pass
+
+
+@contract(CUSTOMER, _PROJECTIONS)
+class CustomerUpdated(CustomerState, kw_only=True):
+    pass
+
+
+@contract(CUSTOMER, _PROJECTIONS)
+class CustomerDeactivated(CustomerState, kw_only=True):
+    """Also: order_service asks for the cancelation of his open orders."""
+
+
+@contract(CUSTOMER, _PROJECTIONS)
+class CustomerTierChanged(CustomerState, kw_only=True):
+    pass
+
+
+@contract(CUSTOMER, _PROJECTIONS)
+class CustomerRoleChanged(CustomerState, kw_only=True):
+    pass
+
+
+@contract(CUSTOMER, _PROJECTIONS)
+class BrokerCustomerAssigned(CustomerState, kw_only=True):
+    broker_id: int
+
+
+@contract(CUSTOMER, _PROJECTIONS)
+class BrokerCustomerUnassigned(CustomerState, kw_only=True):
+    broker_id: int
+
+
+@contract(CUSTOMER, ("notifier", "auditor"))
+class NotificationPreferencesChanged(Event, kw_only=True):
+    email_enabled: bool
+    sms_enabled: bool
+    push_enabled: bool
+    preferences: dict[str, Any]
+
+
+@contract(CUSTOMER, ("auditor",))
+class UserSignedIn(Event, kw_only=True):
+    username: str
+
+
+@contract(CUSTOMER, ("auditor",))
+class SignInFailed(Event, kw_only=True):
+    """`username_digest`: what was typed may be a password typed into the wrong field."""
+
+    username_digest: str
+    reason: str

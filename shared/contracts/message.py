@@ -1,0 +1,140 @@
+"""The envelope every message travels in, and the register of contracts."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+from zlib import crc32
+
+import msgspec
+
+PARTITIONS = 64
+"""Into how many parts the keys of an aggregate fall. Lanes are sets of partitions, so a lane's batch stays in its partitions."""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A fact. `before` and `after` hold what changed, as JSON values, personal data only as digests. Readers ignore unknown fields."""
+
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A request to one receiver, who may refuse. Unknown fields are refused: the receiver must understand all it is asked."""
+
+
+class Actor(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who caused a message: the customer id behind the token (None for the system), the role, and for whom a broker acted."""
+
+    id: int | None = None
+    role: str = "SYSTEM"
+    on_behalf_of: int | None = None
+
+
+SYSTEM_ACTOR = Actor()
+
+P = TypeVar("P")
+
+
+class Message(msgspec.Struct, Generic[P], frozen=True, kw_only=True, omit_defaults=True):
+    """Header and payload of one event or command; the fields of contract.md, Messages.
+
+    `aggregate_version` grows with the aggregate; `causation_id` is the event that caused this one.
+    """
+
+    event_id: str
+    type: str
+    version: int = 1
+    occurred_at: datetime
+    aggregate_type: str
+    aggregate_id: str
+    aggregate_version: int = 1
+    customer_id: int | None = None
+    organization_id: str
+    actor: Actor = SYSTEM_ACTOR
+    correlation_id: str
+    causation_id: str | None = None
+    payload: P
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What is known of a message type: its payload, the kind of thing it speaks of, and the services that read it."""
+
+    type: str
+    payload: type[Event] | type[Command]
+    aggregate_type: str
+    readers: tuple[str, ...]
+    version: int
+    by_customer: bool
+    """Travels in the lane of its customer (asset_service partitions balances by customer), not of its aggregate."""
+
+
+class UnknownContract(Exception):
+    """A message of a type or version that this code does not know; it is parked, never guessed at."""
+
+
+_CONTRACTS: dict[str, Contract] = {}
+_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {}
+_ENCODER = msgspec.json.Encoder()
+_RAW_DECODER = msgspec.json.Decoder(list[Message[msgspec.Raw]])
+
+C = TypeVar("C", bound=type[Event] | type[Command])
+
+
+def contract(
+    aggregate: str, readers: Iterable[str], *, version: int = 1, by_customer: bool = False
+) -> Callable[[C], C]:
+    """Class decorator: register a payload type under its own name."""
+
+    def register(payload: C) -> C:
+        name = payload.__name__
+        if name in _CONTRACTS:
+            raise ValueError(f"{name} is registered twice")
+        _CONTRACTS[name] = Contract(name, payload, aggregate, tuple(readers), version, by_customer)
+        _DECODERS[name] = msgspec.json.Decoder(payload)
+        return payload
+
+    return register
+
+
+def contracts() -> dict[str, Contract]:
+    """Every registered contract by name."""
+    return dict(_CONTRACTS)
+
+
+def contract_of(payload: Event | Command) -> Contract:
+    return _CONTRACTS[type(payload).__name__]
+
+
+def encode_messages(messages: Sequence[Message[Any]]) -> bytes:
+    return _ENCODER.encode(messages)
+
+
+def decode_messages(data: bytes | str) -> list[Message[Any]]:
+    """The typed messages of a batch.
+
+    Raises:
+        UnknownContract: a type or a version that is not registered here.
+        msgspec.ValidationError: a payload that is not of its contract's shape.
+    """
+    return [_typed(raw) for raw in _RAW_DECODER.decode(data)]
+
+
+def _typed(raw: Message[msgspec.Raw]) -> Message[Any]:
+    known = _CONTRACTS.get(raw.type)
+    if known is None or known.version != raw.version:
+        raise UnknownContract(f"{raw.type} version {raw.version}")
+    payload = _DECODERS[raw.type].decode(raw.payload)
+    return msgspec.structs.replace(raw, payload=payload)
+
+
+def partition_of(key: str) -> int:
+    """The partition of a key, 0..PARTITIONS-1; the same in every process and for ever."""
+    return crc32(key.encode()) % PARTITIONS
+
+
+def lane_of(message: Message[Any], lanes: int) -> int:
+    known = _CONTRACTS[message.type]
+    key = str(message.customer_id) if known.by_customer else message.aggregate_id
+    return partition_of(key) % lanes
