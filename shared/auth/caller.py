@@ -1,0 +1,131 @@
+"""The caller of a request, and whose things he may touch. `Caller` is the dependency that endpoints take."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
+
+from shared.auth.permissions import Role, Scope
+from shared.auth.principals import Principal, PrincipalDirectory
+from shared.contracts.message import Actor
+from shared.db import Context
+from shared.errors import BrokageError, FieldError, NotFound, ValidationFailed
+from shared.http.state import SCOPE_KEY, RequestState
+
+Where = Literal["path", "query", "body"]
+
+
+@dataclass(frozen=True, slots=True)
+class CallerContext:
+    """An authenticated and authorised caller. `scope` is what the table of permissions gave his role for this operation."""
+
+    principal: Principal
+    scope: Scope
+    directory: PrincipalDirectory
+    correlation_id: str
+
+    @property
+    def customer_id(self) -> int:
+        return self.principal.customer_id
+
+    @property
+    def role(self) -> Role:
+        return self.principal.role
+
+    def context(self, on_behalf_of: int | None = None) -> Context:
+        """Who acts, for a unit of work. `on_behalf_of` names the customer when it is not the caller himself."""
+        customer = None if on_behalf_of == self.customer_id else on_behalf_of
+        return Context(
+            actor=Actor(self.customer_id, self.role.value, customer),
+            correlation_id=self.correlation_id,
+            organization_id=self.principal.organization_id,
+        )
+
+    def may_see(self, customer_id: int) -> bool:
+        """Whether a thing of `customer_id` is his to see or to act upon. Never waits; for things already read from a store."""
+        if self.scope is Scope.ANY or customer_id == self.customer_id:
+            return True
+        if self.scope is Scope.OWN:
+            return False
+        owner = self.directory.get(customer_id)
+        return owner is not None and self.customer_id in owner.brokers
+
+    def visible_customer(self, customer_id: int | None) -> int | None:
+        """For a query that may name a customer: the one to filter by, None for everybody's.
+
+        Raises:
+            NotFound: it names one who is not the caller's, or (an ASSIGNED scope) nobody.
+        """
+        if customer_id is not None:
+            self.require_customer(customer_id, "query")
+            return customer_id
+        return None if self.scope is Scope.ANY else self.customer_id
+
+    def require_customer(self, customer_id: int, where: Where = "body") -> Principal:
+        """The customer that a request names, if the caller may act for him. May wait up to 2 s; not for the event loop.
+
+        Raises:
+            NotFound: named in the path or query, and unknown or not the caller's.
+            ValidationFailed: the same, named in the body (`/customer_id`).
+        """
+        if customer_id == self.customer_id:
+            return self.principal
+        if self.scope is Scope.OWN:
+            raise _unknown_customer(where)
+        if self.scope is Scope.ANY:
+            # Only an admin (or auditor) names customers who may still be on their way here; others would learn by the delay who exists.
+            customer = self.directory.wait_for(customer_id)
+        else:
+            customer = self.directory.get(customer_id)
+            if customer is not None and self.customer_id not in customer.brokers:
+                customer = None
+        if customer is None:
+            raise _unknown_customer(where)
+        return customer
+
+    async def require_customer_async(self, customer_id: int, where: Where = "body") -> Principal:
+        """`require_customer` for endpoints on the event loop: answered from the cache where possible."""
+        if customer_id == self.customer_id:
+            return self.principal
+        cached = self.directory.peek(customer_id)
+        if (
+            cached is not None
+            and self.scope is not Scope.OWN
+            and (self.scope is Scope.ANY or self.customer_id in cached.brokers)
+        ):
+            return cached
+        return await run_in_threadpool(self.require_customer, customer_id, where)
+
+
+def _unknown_customer(where: Where) -> BrokageError:
+    if where == "body":
+        return ValidationFailed(errors=[FieldError("/customer_id", "There is no such customer.")])
+    return NotFound()
+
+
+def get_caller(request: Request) -> CallerContext:
+    """The caller as the route has admitted him (`shared.http.route`); there is none on public routes."""
+    caller: Any = request.scope.get("brokage.caller")
+    assert isinstance(caller, CallerContext), "a public route has no caller"
+    return caller
+
+
+def get_optional_caller(request: Request) -> CallerContext | None:
+    caller: Any = request.scope.get("brokage.caller")
+    return caller if isinstance(caller, CallerContext) else None
+
+
+def request_state(request: Request) -> RequestState:
+    state = request.scope[SCOPE_KEY]
+    assert isinstance(state, RequestState)
+    return state
+
+
+async def _caller(request: Request) -> CallerContext:
+    # A coroutine, so that FastAPI does not send this look-up through the thread pool.
+    return get_caller(request)
+
+
+Caller = Annotated[CallerContext, Depends(_caller)]
+"""Endpoint parameter: `def place_order(caller: Caller, ...)`."""

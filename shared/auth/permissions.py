@@ -1,0 +1,98 @@
+"""Who may do what: one table of operation x role x ownership. Routes enforce it, tests are generated from it.
+
+A route names its row by its OpenAPI `operationId`; one without a row cannot be created (`shared.http.route`).
+Source: contract, HTTP (column "who").
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+
+class Role(StrEnum):
+    ADMIN = "ADMIN"
+    BROKER = "BROKER"
+    CUSTOMER = "CUSTOMER"
+    AUDITOR = "AUDITOR"
+
+
+class Scope(StrEnum):
+    """Whose things: everybody's, those of the customers assigned to the broker, or only one's own."""
+
+    ANY = "ANY"
+    ASSIGNED = "ASSIGNED"
+    OWN = "OWN"
+
+
+Grants = Mapping[Role, Scope]
+PUBLIC: Final[Grants] = {}
+"""Open to anybody, with or without a token. Compare by identity."""
+
+_EVERYONE = {role: Scope.ANY for role in Role}
+_EVERYONE_OWN = {role: Scope.OWN for role in Role}
+_ADMIN = {Role.ADMIN: Scope.ANY}
+_ADMIN_OR_OWN = {**_EVERYONE_OWN, Role.ADMIN: Scope.ANY}
+_ADMIN_OR_THAT_BROKER = {Role.ADMIN: Scope.ANY, Role.BROKER: Scope.OWN}
+_TRADING = {Role.ADMIN: Scope.ANY, Role.BROKER: Scope.ASSIGNED, Role.CUSTOMER: Scope.OWN}
+_ADMIN_OR_BROKER = {Role.ADMIN: Scope.ANY, Role.BROKER: Scope.ASSIGNED}
+_CONTROL = {Role.ADMIN: Scope.ANY, Role.AUDITOR: Scope.ANY}
+
+PERMISSIONS: Final[Mapping[str, Grants]] = {
+    # customer_service
+    "issue_token": PUBLIC,
+    "revoke_token": PUBLIC,  # whoever holds the refresh token may end it (RFC 7009)
+    "get_jwks": PUBLIC,
+    "change_password": _EVERYONE_OWN,
+    "get_me": _EVERYONE_OWN,
+    "create_customer": _ADMIN,
+    "list_customers": _ADMIN,
+    "get_customer": _ADMIN_OR_OWN,
+    "update_customer": _ADMIN_OR_OWN,
+    "set_customer_tier": _ADMIN,
+    "list_tiers": _EVERYONE,
+    "get_notification_preferences": _ADMIN_OR_OWN,
+    "set_notification_preferences": _ADMIN_OR_OWN,
+    "list_brokers": _ADMIN_OR_THAT_BROKER,
+    "list_broker_customers": _ADMIN_OR_THAT_BROKER,
+    "assign_broker_customer": _ADMIN,
+    "unassign_broker_customer": _ADMIN,
+    # order_service
+    "place_order": _TRADING,
+    "list_orders": _TRADING,
+    "get_order": _TRADING,
+    "list_order_events": _TRADING,
+    "get_order_by_client_id": _TRADING,
+    "cancel_order": _TRADING,
+    # processor
+    "match_order": _ADMIN_OR_BROKER,
+    "list_matching_queue": _ADMIN,
+    "create_cross": _ADMIN,
+    "run_matching": _ADMIN,
+    "list_trades": _TRADING,
+    "list_sagas": _ADMIN,
+    "get_saga": _ADMIN,
+    "retry_saga": _ADMIN,
+    # asset_service
+    "list_assets": _TRADING,
+    "get_asset": _TRADING,
+    "list_reservations": _TRADING,
+    "deposit": _ADMIN_OR_BROKER,
+    "withdraw": {Role.ADMIN: Scope.ANY, Role.CUSTOMER: Scope.OWN},
+    "list_transfers": _ADMIN_OR_BROKER,
+    "list_instruments": _EVERYONE,
+    "get_instrument": _EVERYONE,
+    "put_instrument": _ADMIN,
+    "list_ledger_entries": {**_CONTROL, Role.CUSTOMER: Scope.OWN},
+    "verify_ledger": _CONTROL,
+    # notifier
+    "list_notifications": _EVERYONE_OWN,
+    "mark_notification_read": _EVERYONE_OWN,
+    # auditor
+    "search_audit_logs": _CONTROL,
+    "verify_audit": _CONTROL,
+    "export_audit": _CONTROL,
+    "list_telemetry": _CONTROL,
+    # every service
+    "list_dead_letters": _ADMIN,
+    "requeue_dead_letter": _ADMIN,
+}

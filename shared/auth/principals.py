@@ -1,0 +1,231 @@
+"""Who may act, as this process knows it: a cached directory over a projection that customer events keep current.
+
+Role, tier and whether an account is active are read here and never from the token, so that a change takes effect within
+the cache's second plus the events' way here, and not when the token runs out.
+"""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Protocol
+
+from shared.auth.permissions import Role
+from shared.contracts.customers import CustomerState
+from shared.contracts.message import Message
+from shared.db import Database, UnitOfWork
+
+CACHE_SECONDS = 1.0
+CACHE_ENTRIES_MAX = 20_000
+ARRIVAL_SECONDS = 2.0
+"""How long what a valid token or an admin names is waited for before it counts as unknown. Source: contract."""
+_ARRIVAL_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A customer, broker, auditor or admin. `brokers` are the ids of those who may act for him; `rate_limit` is his tier's, per minute."""
+
+    customer_id: int
+    username: str
+    role: Role
+    tier: str
+    tier_priority: int
+    rate_limit: int
+    fee_rate: Decimal
+    fee_minimum: Decimal
+    active: bool
+    tokens_valid_from: datetime
+    organization_id: str
+    beneficial_owner_id: int
+    brokers: frozenset[int] = frozenset()
+
+
+class PrincipalDirectory(Protocol):
+    """What the edge and the use cases ask. `CachedDirectory` is the one implementation; stores differ in what loads it."""
+
+    def peek(self, customer_id: int) -> Principal | None:
+        """What the cache holds and may still be believed; never blocks."""
+
+    def get(self, customer_id: int) -> Principal | None:
+        """The principal, or None when the projection does not hold him. May query the store."""
+
+    def wait_for(self, customer_id: int, timeout_seconds: float = ARRIVAL_SECONDS) -> Principal | None:
+        """Like `get`, but gives events on their way here `timeout_seconds` to arrive. Blocks: not for the event loop."""
+
+
+class CachedDirectory:
+    """A directory over any store, with a cache of one second and a bounded number of entries.
+
+    Unknown ids are not cached: the one who asks for them is waiting for their arrival.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[int], Principal | None],
+        *,
+        cache_seconds: float = CACHE_SECONDS,
+        entries_max: int = CACHE_ENTRIES_MAX,
+    ) -> None:
+        self._load = load
+        self._cache_seconds = cache_seconds
+        self._entries_max = entries_max
+        self._entries: OrderedDict[int, tuple[float, Principal]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def peek(self, customer_id: int) -> Principal | None:
+        entry = self._entries.get(customer_id)
+        if entry is None or entry[0] < time.monotonic():
+            return None
+        return entry[1]
+
+    def get(self, customer_id: int) -> Principal | None:
+        cached = self.peek(customer_id)
+        if cached is not None:
+            return cached
+        principal = self._load(customer_id)
+        if principal is not None:
+            self._keep(principal)
+        return principal
+
+    def wait_for(self, customer_id: int, timeout_seconds: float = ARRIVAL_SECONDS) -> Principal | None:
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            principal = self.get(customer_id)
+            if principal is not None or time.monotonic() >= deadline:
+                return principal
+            time.sleep(_ARRIVAL_POLL_SECONDS)
+
+    def forget(self, customer_id: int) -> None:
+        """Drop what is cached, after a change made by this very process."""
+        with self._lock:
+            self._entries.pop(customer_id, None)
+
+    def _keep(self, principal: Principal) -> None:
+        with self._lock:
+            self._entries[principal.customer_id] = (time.monotonic() + self._cache_seconds, principal)
+            self._entries.move_to_end(principal.customer_id)
+            while len(self._entries) > self._entries_max:
+                self._entries.popitem(last=False)
+
+
+def postgres_directory(database: Database) -> CachedDirectory:
+    """The directory of a service that keeps the projection in its own table `principals`."""
+
+    def load(customer_id: int) -> Principal | None:
+        with database.read() as connection:
+            row = connection.execute(_SELECT, {"customer_id": customer_id}).fetchone()
+        return None if row is None else principal_from_row(row)
+
+    return CachedDirectory(load)
+
+
+def principal_from_row(row: dict[str, Any]) -> Principal:
+    """From a row with the columns of the table `principals`, or a document with the same fields."""
+    return Principal(
+        customer_id=row["customer_id"],
+        username=row["username"],
+        role=Role(row["role"]),
+        tier=row["tier"],
+        tier_priority=row["tier_priority"],
+        rate_limit=row["rate_limit"],
+        fee_rate=Decimal(row["fee_rate"]),
+        fee_minimum=Decimal(row["fee_minimum"]),
+        active=row["active"],
+        tokens_valid_from=row["tokens_valid_from"],
+        organization_id=row["organization_id"],
+        beneficial_owner_id=row["beneficial_owner_id"],
+        brokers=frozenset(row["brokers"] or ()),
+    )
+
+
+def latest_customer_states(messages: Sequence[Message[Any]]) -> list[Message[CustomerState]]:
+    """The newest state of each customer among `messages`; other messages are passed over."""
+    newest: dict[str, Message[CustomerState]] = {}
+    for message in messages:
+        if not isinstance(message.payload, CustomerState):
+            continue
+        known = newest.get(message.aggregate_id)
+        if known is None or known.aggregate_version < message.aggregate_version:
+            newest[message.aggregate_id] = message
+    return sorted(newest.values(), key=lambda message: message.payload.customer_id)
+
+
+def apply_customer_events(uow: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
+    """Bring the table `principals` up to these events, in one statement.
+
+    A version not newer than the stored one changes nothing, so repeats, late arrivals and republished states are harmless.
+    Rows are written in ascending order of id: two writers cannot deadlock.
+    """
+    states = latest_customer_states(messages)
+    if not states:
+        return
+    columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+    for message in states:
+        for name, value in _row(message).items():
+            columns[name].append(value)
+    uow.connection.execute(_UPSERT, columns)
+
+
+def _row(message: Message[CustomerState]) -> dict[str, Any]:
+    state = message.payload
+    return {
+        "customer_id": state.customer_id,
+        "username": state.username,
+        "role": state.role,
+        "tier": state.tier,
+        "tier_priority": state.tier_priority,
+        "rate_limit": state.rate_limit,
+        "fee_rate": state.fee_rate,
+        "fee_minimum": state.fee_minimum,
+        "active": state.active,
+        "tokens_valid_from": state.tokens_valid_from,
+        "organization_id": message.organization_id,
+        "beneficial_owner_id": state.beneficial_owner_id,
+        # An array of arrays cannot be ragged in Postgres, so each list travels as its literal.
+        "brokers": "{" + ",".join(map(str, state.brokers)) + "}",
+        "version": message.aggregate_version,
+    }
+
+
+_COLUMNS = (
+    "customer_id",
+    "username",
+    "role",
+    "tier",
+    "tier_priority",
+    "rate_limit",
+    "fee_rate",
+    "fee_minimum",
+    "active",
+    "tokens_valid_from",
+    "organization_id",
+    "beneficial_owner_id",
+    "brokers",
+    "version",
+)
+
+_SELECT = "SELECT * FROM principals WHERE customer_id = %(customer_id)s"
+
+_UPSERT = """
+INSERT INTO principals AS p (customer_id, username, role, tier, tier_priority, rate_limit, fee_rate, fee_minimum, active,
+                             tokens_valid_from, organization_id, beneficial_owner_id, brokers, version)
+SELECT v.customer_id, v.username, v.role, v.tier, v.tier_priority, v.rate_limit, v.fee_rate, v.fee_minimum, v.active,
+       v.tokens_valid_from, v.organization_id, v.beneficial_owner_id, v.brokers::bigint[], v.version
+FROM unnest(%(customer_id)s::bigint[], %(username)s::text[], %(role)s::text[], %(tier)s::text[], %(tier_priority)s::int[],
+            %(rate_limit)s::int[], %(fee_rate)s::numeric[], %(fee_minimum)s::numeric[], %(active)s::boolean[],
+            %(tokens_valid_from)s::timestamptz[], %(organization_id)s::uuid[], %(beneficial_owner_id)s::bigint[],
+            %(brokers)s::text[], %(version)s::int[])
+     AS v (customer_id, username, role, tier, tier_priority, rate_limit, fee_rate, fee_minimum, active,
+           tokens_valid_from, organization_id, beneficial_owner_id, brokers, version)
+ORDER BY v.customer_id
+ON CONFLICT (customer_id) DO UPDATE SET
+    username = excluded.username, role = excluded.role, tier = excluded.tier, tier_priority = excluded.tier_priority,
+    rate_limit = excluded.rate_limit, fee_rate = excluded.fee_rate, fee_minimum = excluded.fee_minimum,
+    active = excluded.active, tokens_valid_from = excluded.tokens_valid_from, organization_id = excluded.organization_id,
+    beneficial_owner_id = excluded.beneficial_owner_id, brokers = excluded.brokers, version = excluded.version
+WHERE p.version < excluded.version
+"""

@@ -1,0 +1,42 @@
+"""What the edge knows of the request in hand. It travels in the ASGI scope, so that no layer looks anything up twice."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from shared.errors import BrokageError
+
+if TYPE_CHECKING:
+    from fastapi.routing import APIRoute
+
+    from shared.auth.principals import Principal
+
+SCOPE_KEY = "brokage"
+
+
+@dataclass(slots=True)
+class Matched:
+    """Which route a request means. `allowed` is set instead of `route` when only the method is wrong."""
+
+    template: str
+    service: str | None = None
+    route: "APIRoute | None" = None
+    path_params: dict[str, str] = field(default_factory=dict)
+    allowed: tuple[str, ...] = ()
+    public: bool = True
+
+
+@dataclass(slots=True)
+class RequestState:
+    """Filled by the edge before the route runs. `refusal` is why the caller is not known, raised only where he must be."""
+
+    correlation_id: str
+    traceparent: str
+    address: str
+    matched: Matched
+    principal: "Principal | None" = None
+    refusal: BrokageError | None = None
+    token_claims: Mapping[str, Any] | None = None
+    rate_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    idempotency_key: str | None = None
+    body: bytes = b""
