@@ -1,0 +1,238 @@
+"""Rows of a collection and their index entries, always changed together, inside the caller's transaction."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import bson
+from bson.errors import BSONError
+from bson.objectid import ObjectId
+from bson.regex import Regex
+
+from infra.mongo_server.catalog import Collection, Index
+from infra.mongo_server.errors import CommandError, bad_value
+from infra.mongo_server.match import Predicate
+from infra.mongo_server.paths import Doc
+from infra.mongo_server.planner import Plan
+from infra.mongo_server.protocol import DOCUMENT_SIZE_MAX
+from infra.mongo_server.storage import WriteTransaction
+
+_BACKFILL_BATCH = 1000
+
+
+def utc_now() -> datetime:
+    """Naive UTC at millisecond precision, as bson decodes dates."""
+    now = datetime.now(UTC).replace(tzinfo=None)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+@dataclass(slots=True)
+class Examined:
+    """What a read touched; `explain` reports it."""
+
+    keys: int = 0
+    documents: int = 0
+
+
+@dataclass(slots=True)
+class Row:
+    rid: int
+    body: bytes
+    doc: Doc
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A document ready to be stored: its bytes and its entries, one list per index."""
+
+    doc: Doc
+    body: bytes
+    entries: list[list[bytes]] = field(default_factory=list)
+
+
+def prepare(raw: bytes | Doc, collection: Collection | None) -> Prepared:
+    """Check a new document, give it an `_id` if it has none, and compute its entries for the known indexes."""
+    if isinstance(raw, bytes):
+        try:
+            doc = bson.decode(raw)
+        except BSONError as error:
+            raise bad_value(f"invalid BSON: {error}") from error
+        body = raw
+    else:
+        doc, body = raw, b""
+    if next(iter(doc), None) != "_id":
+        doc = {"_id": doc["_id"] if "_id" in doc else ObjectId(), **doc}
+        body = b""
+    check_document(doc)
+    body = checked_body(doc, body)
+    return Prepared(doc, body, [] if collection is None else entries(collection, doc))
+
+
+def check_document(doc: Doc) -> None:
+    if isinstance(doc["_id"], list | Regex):
+        raise bad_value(f"the '_id' value cannot be of type {type(doc['_id']).__name__}")
+    for name in doc:
+        if name.startswith("$"):
+            raise CommandError(52, f"the field {name!r} must not start with '$'")
+
+
+def checked_body(doc: Doc, body: bytes = b"") -> bytes:
+    body = body or bson.encode(doc)
+    if len(body) > DOCUMENT_SIZE_MAX:
+        raise CommandError(10334, f"the document has {len(body)} bytes, more than {DOCUMENT_SIZE_MAX}")
+    return body
+
+
+def entries(collection: Collection, doc: Doc) -> list[list[bytes]]:
+    return [index.entries(doc) for index in collection.indexes]
+
+
+def insert(transaction: WriteTransaction, collection: Collection, documents: Sequence[Prepared]) -> None:
+    """Store all or raise `sqlite3.IntegrityError` half way (the caller holds a savepoint): the fast path."""
+    connection = transaction.connection
+    rid = _next_rid(connection, collection)
+    connection.executemany(
+        f"INSERT INTO {collection.table} VALUES (?, ?)",
+        [(rid + offset, document.body) for offset, document in enumerate(documents)],
+    )
+    for position, index in enumerate(collection.indexes):
+        rows = [(key, rid + offset) for offset, document in enumerate(documents) for key in document.entries[position]]
+        connection.executemany(f"INSERT INTO {index.table} VALUES (?, ?)", rows)
+        if not index.multikey and any(len(document.entries[position]) > 1 for document in documents):
+            transaction.mark_multikey(collection, index)
+
+
+def insert_one(transaction: WriteTransaction, collection: Collection, document: Prepared) -> None:
+    """Store one document or refuse it as a duplicate, leaving nothing."""
+    _refuse_duplicates(transaction, collection, document.doc, document.entries, own_rid=None)
+    insert(transaction, collection, [document])
+
+
+def _next_rid(connection: sqlite3.Connection, collection: Collection) -> int:
+    (last,) = connection.execute(f"SELECT max(rid) FROM {collection.table}").fetchone()
+    return int(last or 0) + 1
+
+
+def _refuse_duplicates(
+    transaction: WriteTransaction, collection: Collection, doc: Doc, keys: list[list[bytes]], own_rid: int | None
+) -> None:
+    for index, index_keys in zip(collection.indexes, keys, strict=True):
+        if not index.unique:
+            continue
+        for key in index_keys:
+            found = transaction.connection.execute(f"SELECT rid FROM {index.table} WHERE key = ?", (key,)).fetchone()
+            if found is None or found[0] == own_rid or _removed_as_expired(transaction, collection, found[0]):
+                continue
+            raise duplicate(collection, index, doc)
+
+
+def _removed_as_expired(transaction: WriteTransaction, collection: Collection, rid: int) -> bool:
+    """A document that TTL already hides must not block its successor until the next sweep."""
+    if not collection.expiring:
+        return False
+    row = load(transaction.connection, collection, rid)
+    if not collection.hides(row.doc, utc_now()):
+        return False
+    delete(transaction, collection, row)
+    return True
+
+
+def duplicate(collection: Collection, index: Index, doc: Doc) -> CommandError:
+    described = index.describe_key(doc)
+    message = f"E11000 duplicate key error collection: {collection.namespace} index: {index.name} dup key: "
+    return CommandError(11000, message + str(described["keyValue"]), **described)
+
+
+def replace(transaction: WriteTransaction, collection: Collection, row: Row, new: Doc) -> None:
+    """Give a row a new content; only the entries that differ are written."""
+    check_document(new)
+    body = checked_body(new)
+    before, after = entries(collection, row.doc), entries(collection, new)
+    if before != after:
+        _refuse_duplicates(transaction, collection, new, after, own_rid=row.rid)
+    connection = transaction.connection
+    connection.execute(f"UPDATE {collection.table} SET body = ? WHERE rid = ?", (body, row.rid))
+    for index, old_keys, new_keys in zip(collection.indexes, before, after, strict=True):
+        if old_keys == new_keys:
+            continue
+        gone, come = set(old_keys) - set(new_keys), set(new_keys) - set(old_keys)
+        connection.executemany(f"DELETE FROM {index.table} WHERE key = ? AND rid = ?", [(key, row.rid) for key in gone])
+        connection.executemany(f"INSERT INTO {index.table} VALUES (?, ?)", [(key, row.rid) for key in come])
+        if len(new_keys) > 1 and not index.multikey:
+            transaction.mark_multikey(collection, index)
+
+
+def delete(transaction: WriteTransaction, collection: Collection, row: Row) -> None:
+    connection = transaction.connection
+    connection.execute(f"DELETE FROM {collection.table} WHERE rid = ?", (row.rid,))
+    for index in collection.indexes:
+        keys = [(key, row.rid) for key in index.entries(row.doc)]
+        connection.executemany(f"DELETE FROM {index.table} WHERE key = ? AND rid = ?", keys)
+
+
+def scan(
+    connection: sqlite3.Connection, collection: Collection, plan: Plan, matches: Predicate, examined: Examined
+) -> Iterator[Row]:
+    """The matching, unexpired rows that a plan reaches, each once, lazily."""
+    now = utc_now() if collection.expiring else None
+    seen: set[int] | None = set() if plan.index is not None and plan.index.multikey else None
+    for rid, body in _candidates(connection, collection, plan):
+        examined.keys += plan.index is not None
+        if seen is not None:
+            if rid in seen:
+                continue
+            seen.add(rid)
+        examined.documents += 1
+        doc = bson.decode(body)
+        if matches(doc) and (now is None or not collection.hides(doc, now)):
+            yield Row(rid, body, doc)
+
+
+def _candidates(connection: sqlite3.Connection, collection: Collection, plan: Plan) -> Iterator[tuple[int, bytes]]:
+    order = "DESC" if plan.backward else "ASC"
+    if plan.index is None:
+        yield from connection.execute(f"SELECT rid, body FROM {collection.table} ORDER BY rid {order}")
+        return
+    # CROSS JOIN fixes the order of the loops: the stretch of the index outside, the row by its id inside.
+    statement = (
+        f"SELECT d.rid, d.body FROM {plan.index.table} i CROSS JOIN {collection.table} d ON d.rid = i.rid"
+        f" WHERE i.key >= ? AND i.key < ? ORDER BY i.key {order}"
+    )
+    for low, high in plan.ranges:
+        yield from connection.execute(statement, (low, high))
+
+
+def fetch(connection: sqlite3.Connection, collection: Collection, rid: int) -> bytes:
+    body: bytes = connection.execute(f"SELECT body FROM {collection.table} WHERE rid = ?", (rid,)).fetchone()[0]
+    return body
+
+
+def load(connection: sqlite3.Connection, collection: Collection, rid: int) -> Row:
+    body = fetch(connection, collection, rid)
+    return Row(rid, body, bson.decode(body))
+
+
+def backfill(transaction: WriteTransaction, collection: Collection, index: Index) -> None:
+    """Fill a new index from the rows there are; a duplicate refuses the index."""
+    connection = transaction.connection
+    multikey = False
+    last = 0
+    while True:
+        rows: list[tuple[int, Any]] = connection.execute(
+            f"SELECT rid, body FROM {collection.table} WHERE rid > ? ORDER BY rid LIMIT {_BACKFILL_BATCH}", (last,)
+        ).fetchall()
+        if not rows:
+            break
+        last = rows[-1][0]
+        for rid, body in rows:
+            doc = bson.decode(body)
+            keys = set(index.entries(doc))
+            multikey = multikey or len(keys) > 1
+            try:
+                connection.executemany(f"INSERT INTO {index.table} VALUES (?, ?)", [(key, rid) for key in keys])
+            except sqlite3.IntegrityError as error:
+                raise duplicate(collection, index, doc) from error
+    if multikey:
+        transaction.mark_multikey(collection, index)

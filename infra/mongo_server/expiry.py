@@ -1,0 +1,68 @@
+"""The background sweep: removes expired documents and closes idle cursors. Readers hide the former already."""
+
+import sqlite3
+import sys
+import threading
+from datetime import timedelta
+from itertools import islice
+from typing import Final
+
+import bson
+
+from infra.mongo_server.catalog import Collection, Index
+from infra.mongo_server.cursors import Cursors
+from infra.mongo_server.documents import Row, delete, utc_now
+from infra.mongo_server.keys import descending, encode
+from infra.mongo_server.storage import Storage
+
+SWEEP_SECONDS: Final = 10.0
+_BATCH: Final = 500  # per transaction, so that writers wait only briefly
+
+
+def sweep_until(stop: threading.Event, storage: Storage, cursors: Cursors, seconds: float) -> None:
+    while not stop.wait(seconds):
+        try:
+            cursors.close_idle()
+            sweep(storage)
+        except sqlite3.Error as error:  # a full disk, say: documents stay hidden, the next sweep tries again
+            print(f"sweep: {error}", file=sys.stderr, flush=True)
+
+
+def sweep(storage: Storage) -> int:
+    """Remove everything that has expired; returns how many documents that were."""
+    with storage.read() as snapshot:
+        expiring = [
+            (collection, index) for collection in snapshot.catalog.collections.values() for index in collection.expiring
+        ]
+    removed = 0
+    for collection, index in expiring:
+        while (batch := _sweep_batch(storage, collection, index)) > 0:
+            removed += batch
+    return removed
+
+
+def _sweep_batch(storage: Storage, known: Collection, known_index: Index) -> int:
+    with storage.write() as transaction:
+        collection = transaction.catalog.find(known.database, known.name)
+        if collection is None or known_index.id not in {index.id for index in collection.indexes}:
+            return 0
+        now = utc_now()
+        found = _expired(transaction.connection, collection, known_index)
+        doomed = {row.rid: row for row in islice(found, _BATCH) if collection.hides(row.doc, now)}
+        for row in doomed.values():
+            delete(transaction, collection, row)
+        return len(doomed)
+
+
+def _expired(connection: sqlite3.Connection, collection: Collection, index: Index) -> list[Row]:
+    """Rows whose date lies in the expired stretch of the index."""
+    assert index.expire_after_seconds is not None
+    limit = encode(utc_now() - timedelta(seconds=index.expire_after_seconds))
+    low, high = limit[:1], limit + b"\xff"
+    if index.fields[0][1] < 0:
+        low, high = descending(limit), descending(limit[:1]) + b"\xff"
+    statement = (
+        f"SELECT d.rid, d.body FROM {index.table} i CROSS JOIN {collection.table} d ON d.rid = i.rid"
+        f" WHERE i.key >= ? AND i.key < ? LIMIT {_BATCH}"
+    )
+    return [Row(rid, body, bson.decode(body)) for rid, body in connection.execute(statement, (low, high))]
