@@ -1,4 +1,5 @@
-"""One root for every refusal. A service's `errors.py` holds children named as facts; `shared.http.problems` renders them.
+"""One root for every refusal. A service's `errors.py` holds children named as facts; `shared.http.problems` renders
+them.
 
 A class's docstring is the text of its page `/problems/<code>`, so it is written for the caller.
 """
@@ -10,7 +11,8 @@ import msgspec
 
 
 class FieldError(msgspec.Struct, frozen=True):
-    """What is wrong with one value. `pointer` is a JSON pointer into the body, or `/query/<name>`; `detail` never holds the input."""
+    """What is wrong with one value. `pointer` is a JSON pointer into the body, or `/query/<name>`; `detail` never
+    holds the input."""
 
     pointer: str
     detail: str
@@ -31,7 +33,8 @@ class BrokageError(Exception):
         headers: Mapping[str, str] | None = None,
         **fields: str | int | bool | None,
     ) -> None:
-        """`fields` are the ids involved; they become members of the problem, so they must be ones the caller may know."""
+        """`fields` are the ids involved; they become members of the problem, so they must be ones the caller may
+        know."""
         self.detail = detail or self.title
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
@@ -40,7 +43,8 @@ class BrokageError(Exception):
 
 
 class MalformedJson(BrokageError):
-    """The body is not the strict JSON this API reads: UTF-8 without BOM, no duplicate keys, nested at most 32 deep, no NaN, Infinity or
+    """The body is not the strict JSON this API reads: UTF-8 without BOM, no duplicate keys, nested at most 32 deep,
+    no NaN, Infinity or
     numbers beyond a double, no NUL character and no lone surrogate, nothing after the document."""
 
     code = "malformed-json"
@@ -68,7 +72,7 @@ class InvalidToken(BrokageError):
         self, detail: str | None = None, *, presented: bool = False, **fields: str | int | bool | None
     ) -> None:
         challenge = 'Bearer realm="brokage"' + (', error="invalid_token"' if presented else "")
-        super().__init__(detail, headers={"WWW-Authenticate": challenge}, **fields)
+        super().__init__(detail, errors=(), headers={"WWW-Authenticate": challenge}, **fields)
 
 
 class NotPermitted(BrokageError):
@@ -137,14 +141,16 @@ class ValidationFailed(BrokageError):
 
 
 class UnknownField(ValidationFailed):
-    """The request has a field or query parameter that this call does not know, or one that is repeated. Nothing was stored."""
+    """The request has a field or query parameter that this call does not know, or one that is repeated. Nothing was
+    stored."""
 
     code = "unknown-field"
     title = "Unknown field"
 
 
 class RateLimited(BrokageError):
-    """You have used up your requests for now. `Retry-After` says when the next one will be served; `X-RateLimit-*` how many you have."""
+    """You have used up your requests for now. `Retry-After` says when the next one will be served; `X-RateLimit-*`
+    how many you have."""
 
     code = "rate-limited"
     status = 429
@@ -160,7 +166,8 @@ class HeadersTooLarge(BrokageError):
 
 
 class ServiceUnavailable(BrokageError):
-    """Something this call needs is down at the moment. Repeat it after `Retry-After` seconds, with the same `Idempotency-Key`."""
+    """Something this call needs is down at the moment. Repeat it after `Retry-After` seconds, with the same
+    `Idempotency-Key`."""
 
     code = "service-unavailable"
     status = 503
@@ -169,7 +176,7 @@ class ServiceUnavailable(BrokageError):
     def __init__(
         self, detail: str | None = None, *, retry_after_seconds: int = 1, **fields: str | int | bool | None
     ) -> None:
-        super().__init__(detail, headers={"Retry-After": str(retry_after_seconds)}, **fields)
+        super().__init__(detail, errors=(), headers={"Retry-After": str(retry_after_seconds)}, **fields)
 
 
 class NotYetKnown(ServiceUnavailable):

@@ -18,7 +18,8 @@ Where = Literal["path", "query", "body"]
 
 @dataclass(frozen=True, slots=True)
 class CallerContext:
-    """An authenticated and authorised caller. `scope` is what the table of permissions gave his role for this operation."""
+    """An authenticated and authorised caller. `scope` is what the table of permissions gave his role for this
+    operation."""
 
     principal: Principal
     scope: Scope
@@ -43,7 +44,8 @@ class CallerContext:
         )
 
     def may_see(self, customer_id: int) -> bool:
-        """Whether a thing of `customer_id` is his to see or to act upon. Never waits; for things already read from a store."""
+        """Whether a thing of `customer_id` is his to see or to act upon. Never waits; for things already read from a
+        store."""
         if self.scope is Scope.ANY or customer_id == self.customer_id:
             return True
         if self.scope is Scope.OWN:
@@ -74,7 +76,8 @@ class CallerContext:
         if self.scope is Scope.OWN:
             raise _unknown_customer(where)
         if self.scope is Scope.ANY:
-            # Only an admin (or auditor) names customers who may still be on their way here; others would learn by the delay who exists.
+            # Only an admin (or auditor) names customers who may still be on their way here; others would learn by
+            # the delay who exists.
             customer = self.directory.wait_for(customer_id)
         else:
             customer = self.directory.get(customer_id)

@@ -1,7 +1,7 @@
 """The signing keys: one directory of PEM files, named by their key id. Who may read the private ones may sign.
 
-`<kid>.pem` is a private Ed25519 key, `<kid>.pub.pem` a public one. The newest private key signs; all public halves verify, so a
-rotated key's tokens stay good until they run out.
+`<kid>.pem` is a private Ed25519 key, `<kid>.pub.pem` a public one. The newest private key signs; all public halves
+verify, so a rotated key's tokens stay good until they run out.
 """
 
 import os

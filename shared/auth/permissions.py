@@ -28,8 +28,8 @@ Grants = Mapping[Role, Scope]
 PUBLIC: Final[Grants] = {}
 """Open to anybody, with or without a token. Compare by identity."""
 
-_EVERYONE = {role: Scope.ANY for role in Role}
-_EVERYONE_OWN = {role: Scope.OWN for role in Role}
+_EVERYONE = dict.fromkeys(Role, Scope.ANY)
+_EVERYONE_OWN = dict.fromkeys(Role, Scope.OWN)
 _ADMIN = {Role.ADMIN: Scope.ANY}
 _ADMIN_OR_OWN = {**_EVERYONE_OWN, Role.ADMIN: Scope.ANY}
 _ADMIN_OR_THAT_BROKER = {Role.ADMIN: Scope.ANY, Role.BROKER: Scope.OWN}

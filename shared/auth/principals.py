@@ -27,7 +27,8 @@ _ARRIVAL_POLL_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A customer, broker, auditor or admin. `brokers` are the ids of those who may act for him; `rate_limit` is his tier's, per minute."""
+    """A customer, broker, auditor or admin. `brokers` are the ids of those who may act for him; `rate_limit` is his
+    tier's, per minute."""
 
     customer_id: int
     username: str
@@ -45,7 +46,8 @@ class Principal:
 
 
 class PrincipalDirectory(Protocol):
-    """What the edge and the use cases ask. `CachedDirectory` is the one implementation; stores differ in what loads it."""
+    """What the edge and the use cases ask. `CachedDirectory` is the one implementation; stores differ in what loads
+    it."""
 
     def peek(self, customer_id: int) -> Principal | None:
         """What the cache holds and may still be believed; never blocks."""
@@ -54,7 +56,8 @@ class PrincipalDirectory(Protocol):
         """The principal, or None when the projection does not hold him. May query the store."""
 
     def wait_for(self, customer_id: int, timeout_seconds: float = ARRIVAL_SECONDS) -> Principal | None:
-        """Like `get`, but gives events on their way here `timeout_seconds` to arrive. Blocks: not for the event loop."""
+        """Like `get`, but gives events on their way here `timeout_seconds` to arrive. Blocks: not for the event
+        loop."""
 
 
 class CachedDirectory:
@@ -157,8 +160,8 @@ def latest_customer_states(messages: Sequence[Message[Any]]) -> list[Message[Cus
 def apply_customer_events(uow: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
     """Bring the table `principals` up to these events, in one statement.
 
-    A version not newer than the stored one changes nothing, so repeats, late arrivals and republished states are harmless.
-    Rows are written in ascending order of id: two writers cannot deadlock.
+    A version not newer than the stored one changes nothing, so repeats, late arrivals and republished states are
+    harmless. Rows are written in ascending order of id: two writers cannot deadlock.
     """
     states = latest_customer_states(messages)
     if not states:
@@ -211,21 +214,22 @@ _COLUMNS = (
 _SELECT = "SELECT * FROM principals WHERE customer_id = %(customer_id)s"
 
 _UPSERT = """
-INSERT INTO principals AS p (customer_id, username, role, tier, tier_priority, rate_limit, fee_rate, fee_minimum, active,
-                             tokens_valid_from, organization_id, beneficial_owner_id, brokers, version)
-SELECT v.customer_id, v.username, v.role, v.tier, v.tier_priority, v.rate_limit, v.fee_rate, v.fee_minimum, v.active,
-       v.tokens_valid_from, v.organization_id, v.beneficial_owner_id, v.brokers::bigint[], v.version
-FROM unnest(%(customer_id)s::bigint[], %(username)s::text[], %(role)s::text[], %(tier)s::text[], %(tier_priority)s::int[],
-            %(rate_limit)s::int[], %(fee_rate)s::numeric[], %(fee_minimum)s::numeric[], %(active)s::boolean[],
-            %(tokens_valid_from)s::timestamptz[], %(organization_id)s::uuid[], %(beneficial_owner_id)s::bigint[],
-            %(brokers)s::text[], %(version)s::int[])
-     AS v (customer_id, username, role, tier, tier_priority, rate_limit, fee_rate, fee_minimum, active,
-           tokens_valid_from, organization_id, beneficial_owner_id, brokers, version)
+INSERT INTO principals AS p (customer_id, username, role, tier, tier_priority, rate_limit, fee_rate, fee_minimum,
+                             active, tokens_valid_from, organization_id, beneficial_owner_id, brokers, version)
+SELECT v.customer_id, v.username, v.role, v.tier, v.tier_priority, v.rate_limit, v.fee_rate, v.fee_minimum,
+       v.active, v.tokens_valid_from, v.organization_id, v.beneficial_owner_id, v.brokers::bigint[], v.version
+FROM unnest(%(customer_id)s::bigint[], %(username)s::text[], %(role)s::text[], %(tier)s::text[],
+            %(tier_priority)s::int[], %(rate_limit)s::int[], %(fee_rate)s::numeric[], %(fee_minimum)s::numeric[],
+            %(active)s::boolean[], %(tokens_valid_from)s::timestamptz[], %(organization_id)s::uuid[],
+            %(beneficial_owner_id)s::bigint[], %(brokers)s::text[], %(version)s::int[])
+     AS v (customer_id, username, role, tier, tier_priority, rate_limit, fee_rate, fee_minimum,
+           active, tokens_valid_from, organization_id, beneficial_owner_id, brokers, version)
 ORDER BY v.customer_id
 ON CONFLICT (customer_id) DO UPDATE SET
-    username = excluded.username, role = excluded.role, tier = excluded.tier, tier_priority = excluded.tier_priority,
-    rate_limit = excluded.rate_limit, fee_rate = excluded.fee_rate, fee_minimum = excluded.fee_minimum,
-    active = excluded.active, tokens_valid_from = excluded.tokens_valid_from, organization_id = excluded.organization_id,
-    beneficial_owner_id = excluded.beneficial_owner_id, brokers = excluded.brokers, version = excluded.version
+    username = excluded.username, role = excluded.role, tier = excluded.tier,
+    tier_priority = excluded.tier_priority, rate_limit = excluded.rate_limit, fee_rate = excluded.fee_rate,
+    fee_minimum = excluded.fee_minimum, active = excluded.active, tokens_valid_from = excluded.tokens_valid_from,
+    organization_id = excluded.organization_id, beneficial_owner_id = excluded.beneficial_owner_id,
+    brokers = excluded.brokers, version = excluded.version
 WHERE p.version < excluded.version
 """

@@ -96,7 +96,8 @@ def directory_key_set(directory: Path) -> KeySet:
 
 
 def jwks_key_set(url: str) -> KeySet:
-    """Keys of another issuer's or process's JWKS. Only the configured address is ever fetched, never one from a token."""
+    """Keys of another issuer's or process's JWKS. Only the configured address is ever fetched, never one from a
+    token."""
 
     def fetch() -> dict[str, Ed25519PublicKey]:
         with urlopen(url, timeout=_JWKS_TIMEOUT_SECONDS) as answer:

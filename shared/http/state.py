@@ -1,4 +1,5 @@
-"""What the edge knows of the request in hand. It travels in the ASGI scope, so that no layer looks anything up twice."""
+"""What the edge knows of the request in hand. It travels in the ASGI scope, so that no layer looks anything up
+twice."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,7 +29,8 @@ class Matched:
 
 @dataclass(slots=True)
 class RequestState:
-    """Filled by the edge before the route runs. `refusal` is why the caller is not known, raised only where he must be."""
+    """Filled by the edge before the route runs. `refusal` is why the caller is not known, raised only where he must
+    be."""
 
     correlation_id: str
     traceparent: str

@@ -1,0 +1,241 @@
+"""One API process: any number of services behind one edge. `create_app([api, ...])` is what every entry point
+serves."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from fastapi import APIRouter, FastAPI
+from fastapi.concurrency import run_in_threadpool
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.routing import APIRoute
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from shared.auth.principals import PrincipalDirectory
+from shared.auth.tokens import KeySet, TokenVerifier, directory_key_set, jwks_key_set
+from shared.errors import InvalidToken, MethodNotAllowed, NotFound
+from shared.http.docs import CONTENT_SECURITY_POLICY, render_docs
+from shared.http.edge import Edge
+from shared.http.limits import RateLimiter
+from shared.http.matching import RouteTable
+from shared.http.openapi import build_document
+from shared.http.problems import problem_page
+from shared.http.state import SCOPE_KEY, RequestState
+from shared.http.telemetry import TelemetryBuffer
+from shared.http.valkey import AsyncValkey
+from shared.settings import ServiceSettings
+
+EXEMPT = frozenset({"/health/live", "/health/ready", "/metrics"})
+_READY_SECONDS_MAX = 3.0
+
+
+class Resources(Protocol):
+    """What a service has open while it serves: its database, its caches. Endpoints find it by `service_resources`."""
+
+    @property
+    def principals(self) -> PrincipalDirectory:
+        """Who may act, as this service knows it."""
+
+    def ready(self) -> str | None:
+        """None when the service can do its work, else in a few words why not. May query; called in a thread."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceApi:
+    """A service as an API process mounts it. `start` opens its resources; it runs in a thread, before the first
+    request."""
+
+    name: str
+    router: APIRouter
+    start: Callable[["EdgeSettings"], Resources]
+
+
+class EdgeSettings(ServiceSettings):
+    """Settings of an API process. `trusted_proxies`: comma-separated addresses whose `X-Forwarded-For` is believed."""
+
+    trusted_proxies: str = ""
+
+
+class Application(FastAPI):
+    """FastAPI for its routes and its document; the layers around them are ours, so that no default answer is left."""
+
+    def __init__(self, edge: Callable[[ASGIApp], Edge], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._edge = edge
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return self._edge(AsyncExitStackMiddleware(_dispatch(self.router)))
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = build_document(self)
+        return self.openapi_schema
+
+
+def create_app(apis: Sequence[ServiceApi], settings: EdgeSettings | None = None) -> FastAPI:
+    """The ASGI application that serves `apis`; `app.state.services[name]` are their resources once it has started."""
+    settings = settings or EdgeSettings()
+    services: dict[str, Resources] = {}
+    process = _Process(apis, settings, services)
+    table: list[RouteTable] = []
+
+    def edge(app: ASGIApp) -> Edge:
+        return Edge(
+            app,
+            routes=table[0],
+            services=services,
+            verifier=TokenVerifier(_key_set(settings)),
+            limiter=lambda: process.limiter,
+            telemetry=lambda: process.telemetry,
+            exempt=EXEMPT,
+            trusted_proxies=frozenset(filter(None, map(str.strip, settings.trusted_proxies.split(",")))),
+        )
+
+    app = Application(
+        edge,
+        title="Brokage",
+        version="1",
+        lifespan=process.lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    owned: list[tuple[str | None, APIRoute]] = []
+    for api in apis:
+        for route in api.router.routes:
+            if not isinstance(route, APIRoute):
+                raise TypeError(f"{api.name}: only API routes can be mounted")
+            owned.append((api.name, route))
+    owned += [(None, route) for route in _system_routes(app, services).routes if isinstance(route, APIRoute)]
+    app.router.routes.extend(route for _, route in owned)
+    table.append(RouteTable(owned))
+    return app
+
+
+class _Process:
+    """What lives as long as the process serves."""
+
+    def __init__(self, apis: Sequence[ServiceApi], settings: EdgeSettings, services: dict[str, Resources]) -> None:
+        self._apis = apis
+        self._settings = settings
+        self._services = services
+        self._valkey = AsyncValkey(settings.redis_url)
+        self.limiter = RateLimiter(self._valkey)
+        self.telemetry = TelemetryBuffer(self._valkey)
+
+    @asynccontextmanager
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._valkey.close)
+            for api in self._apis:
+                resources = await run_in_threadpool(api.start, self._settings)
+                self._services[api.name] = resources
+                stack.push_async_callback(run_in_threadpool, resources.close)
+            flusher = asyncio.create_task(self.telemetry.run())
+            stack.push_async_callback(_ended, flusher)
+            yield
+        self._services.clear()
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _key_set(settings: EdgeSettings) -> KeySet:
+    if settings.jwks_url:
+        return jwks_key_set(settings.jwks_url)
+    if settings.key_dir:
+        return directory_key_set(Path(settings.key_dir))
+    return KeySet(dict)
+
+
+def _dispatch(router: ASGIApp) -> ASGIApp:
+    """To the route that the edge has found; the framework's own search, and its answers for what is not found, are
+    not used."""
+
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await router(scope, receive, send)
+            return
+        state: RequestState = scope[SCOPE_KEY]
+        matched = state.matched
+        if matched.route is None:
+            raise _no_route(state)
+        scope["path_params"] = matched.path_params
+        scope["endpoint"] = matched.route.endpoint
+        scope["route"] = matched.route
+        await matched.route.handle(scope, receive, send)
+
+    return dispatch
+
+
+def _no_route(state: RequestState) -> Exception:
+    if not state.matched.allowed:
+        return NotFound("There is no such path.")
+    if not state.matched.public and state.principal is None:
+        return state.refusal or InvalidToken()
+    return MethodNotAllowed(headers={"Allow": ", ".join(state.matched.allowed)})
+
+
+def _system_routes(app: FastAPI, services: dict[str, Resources]) -> APIRouter:
+    """The paths of the process itself; the same whichever services it serves."""
+    router = APIRouter(tags=["system"])
+
+    @router.get("/health/live", operation_id="get_live", summary="Whether the process runs")
+    async def live() -> dict[str, str]:
+        return {"status": "live"}
+
+    @router.get("/health/ready", operation_id="get_ready", summary="Whether every service here can work")
+    async def ready() -> JSONResponse:
+        names = list(services)
+        reasons = await asyncio.gather(*(_readiness(services[name]) for name in names))
+        found = {name: reason or "ready" for name, reason in zip(names, reasons, strict=True)}
+        good = bool(found) and not any(reasons)
+        content = {"status": "ready" if good else "not ready", "services": found}
+        return JSONResponse(content, 200 if good else 503, {} if good else {"Retry-After": "1"})
+
+    @router.get("/metrics", operation_id="get_metrics", summary="Prometheus metrics", response_class=Response)
+    def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    @router.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> JSONResponse:
+        return JSONResponse(app.openapi())
+
+    @router.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(render_docs(app.openapi()), headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
+
+    @router.get(
+        "/problems/{code}", operation_id="get_problem", summary="What a problem means", response_class=HTMLResponse
+    )
+    async def problem(code: str) -> HTMLResponse:
+        return HTMLResponse(problem_page(code))
+
+    return router
+
+
+async def _readiness(resources: Resources) -> str | None:
+    try:
+        return await asyncio.wait_for(run_in_threadpool(resources.ready), _READY_SECONDS_MAX)
+    except TimeoutError:
+        return "does not answer"
+    except Exception as error:  # noqa: BLE001 - whatever keeps a service from answering means it is not ready
+        return type(error).__name__
+
+
+def service_resources(request: Any, name: str) -> Any:
+    """The resources that `ServiceApi.start` of the service `name` returned; for its `dependencies.py`."""
+    return request.app.state.services[name]

@@ -1,0 +1,350 @@
+"""The outermost layer of every API process: what is true of all requests, whichever service answers them.
+
+Pure ASGI. It judges the request's form (address, headers, one Host), finds the route, the caller and his bucket,
+runs the application with a bounded body, and turns whatever went wrong into problem+json.
+"""
+
+import re
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from fastapi.concurrency import run_in_threadpool
+from prometheus_client import Counter, Histogram
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shared.auth.principals import Principal, PrincipalDirectory
+from shared.auth.tokens import AccessToken, TokenVerifier
+from shared.clock import utc_now
+from shared.db.engine import DatabaseUnavailable
+from shared.errors import (
+    BadRequest,
+    BrokageError,
+    HeadersTooLarge,
+    InvalidToken,
+    NotYetKnown,
+    PayloadTooLarge,
+    RateLimited,
+    ServiceUnavailable,
+    UriTooLong,
+)
+from shared.http.limits import ANONYMOUS_PER_MINUTE, RateLimiter, Verdict, address_key, allowance_of
+from shared.http.matching import RouteTable
+from shared.http.problems import render, translate
+from shared.http.state import SCOPE_KEY, Matched, RequestState
+from shared.http.telemetry import RequestRecord, TelemetryBuffer, kept_headers
+from shared.ids import new_id
+from shared.logging import logger
+
+BODY_BYTES_MAX = 64 * 1024
+HEADER_BYTES_MAX = 16 * 1024
+URI_BYTES_MAX = 8 * 1024
+DRAINED_BYTES_MAX = 16 * 1024 * 1024
+"""How much of a body that is too large is read and thrown away, so that the caller gets to read the answer."""
+
+_CORRELATION = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
+_TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_READS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_SECURITY = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+_DEFAULTS = [
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+]
+ANONYMOUS_TIER = "ANONYMOUS"
+
+requests_total = Counter("brokage_http_requests_total", "Requests answered", ["method", "route", "status"])
+request_seconds = Histogram("brokage_http_request_seconds", "Time to the answer", ["method", "route"])
+log = logger("edge")
+
+
+class Service(Protocol):
+    """What the edge needs of a service that is mounted here."""
+
+    @property
+    def principals(self) -> PrincipalDirectory: ...
+
+
+class Edge:
+    """Wraps the application. `services` is filled when the process has started.
+
+    Args:
+        exempt: paths that are not counted against any limit (health, metrics).
+        trusted_proxies: addresses whose `X-Forwarded-For` is believed.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        routes: RouteTable,
+        services: Mapping[str, Service],
+        verifier: TokenVerifier,
+        limiter: Callable[[], RateLimiter],
+        telemetry: Callable[[], TelemetryBuffer],
+        exempt: frozenset[str],
+        trusted_proxies: frozenset[str] = frozenset(),
+    ) -> None:
+        self._app = app
+        self._routes = routes
+        self._services = services
+        self._verifier = verifier
+        self._limiter = limiter
+        self._telemetry = telemetry
+        self._exempt = exempt
+        self._trusted_proxies = trusted_proxies
+        self._observers: dict[tuple[str, str], Any] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._request(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        state = self._begin(scope)
+        scope[SCOPE_KEY] = state
+        answer = _Answer(send, state)
+        try:
+            await self._serve(scope, _Body(receive, scope["headers"]), answer, state)
+        except Exception as error:  # noqa: BLE001 - the last resort of every request: a bug becomes 500, never a torn connection
+            await self._refuse(error, answer, state)
+        finally:
+            self._observe(scope, state, answer.status, time.perf_counter() - started)
+
+    def _begin(self, scope: Scope) -> RequestState:
+        headers = scope["headers"]
+        matched = self._routes.match(scope["method"], scope["path"], scope.get("raw_path") or b"")
+        correlation = _single(headers, b"x-correlation-id")
+        valid = correlation is not None and _CORRELATION.fullmatch(correlation)
+        return RequestState(
+            correlation_id=correlation.decode() if valid and correlation else new_id(),
+            traceparent=_next_span(_single(headers, b"traceparent")),
+            address=self._address(scope),
+            matched=matched,
+        )
+
+    async def _serve(self, scope: Scope, body: "_Body", answer: "_Answer", state: RequestState) -> None:
+        _check_form(scope)
+        if state.matched.template not in self._exempt:
+            token = await self._identify(scope, state)
+            await self._take_token(scope, state, token)
+        await self._app(scope, body, answer)
+
+    async def _identify(self, scope: Scope, state: RequestState) -> AccessToken | None:
+        """Find out who calls. A bad token is no error here: public routes do not ask, all others raise
+        `state.refusal`."""
+        try:
+            token = await self._token(scope["headers"])
+            if token is None:
+                state.refusal = InvalidToken("Sign in first.")
+                return None
+            state.principal = await self._principal(token, state.matched)
+        except (InvalidToken, NotYetKnown, ServiceUnavailable) as refusal:
+            state.refusal = refusal
+            return None
+        return token
+
+    async def _token(self, headers: Sequence[tuple[bytes, bytes]]) -> AccessToken | None:
+        values = [value for name, value in headers if name == b"authorization"]
+        if not values:
+            return None
+        if len(values) > 1:
+            raise BadRequest("There is more than one Authorization header.")
+        scheme, _, credentials = values[0].decode("latin-1").partition(" ")
+        if scheme.lower() != "bearer":
+            raise InvalidToken("The access token is not valid.", presented=True)
+        text = credentials.strip()
+        # In a thread when it is new: the keys may have to be read, or fetched from the issuer.
+        return self._verifier.recall(text) or await run_in_threadpool(self._verifier.verify, text)
+
+    async def _principal(self, token: AccessToken, matched: Matched) -> Principal:
+        service = self._services.get(matched.service or "") or next(iter(self._services.values()), None)
+        if service is None:
+            raise ServiceUnavailable()
+        directory = service.principals
+        principal = directory.peek(token.customer_id)
+        if principal is None:
+            wait = directory.wait_for if matched.route is not None else directory.get
+            try:
+                principal = await run_in_threadpool(wait, token.customer_id)
+            except DatabaseUnavailable:
+                raise ServiceUnavailable() from None
+        if principal is None:
+            raise NotYetKnown()
+        if not principal.active or token.issued_at < principal.tokens_valid_from.timestamp() - 0.001:
+            raise InvalidToken("The access token is no longer valid.", presented=True)
+        return principal
+
+    async def _take_token(self, scope: Scope, state: RequestState, token: AccessToken | None) -> None:
+        allowance = allowance_of(state.principal, state.address)
+        write = scope["method"] not in _READS
+        session = token.session_id if token else None
+        verdict = await self._limiter().judge(allowance, session_id=session, write=write)
+        if verdict.session_revoked and session:
+            state.principal = None
+            state.refusal = InvalidToken("The access token is no longer valid.", presented=True)
+        state.rate_headers = _rate_headers(verdict, state.principal)
+        if not verdict.allowed:
+            raise RateLimited(headers={"Retry-After": str(max(1, round(verdict.retry_seconds + 0.5)))})
+
+    async def _refuse(self, error: Exception, answer: "_Answer", state: RequestState) -> None:
+        refusal = translate(error)
+        if refusal is None:
+            log.error(
+                "request_failed", correlation_id=state.correlation_id, route=state.matched.template, exc_info=error
+            )
+            refusal = BrokageError()
+        elif refusal.status >= 500:
+            log.warning(
+                "request_unavailable",
+                correlation_id=state.correlation_id,
+                route=state.matched.template,
+                cause=type(error.__cause__ or error).__name__,
+            )
+        if answer.status:
+            return  # the answer has begun; the server closes the connection, which the caller sees as cut
+        status, headers, body = render(refusal, correlation_id=state.correlation_id)
+        await answer({"type": "http.response.start", "status": status, "headers": headers})
+        await answer({"type": "http.response.body", "body": body})
+
+    def _observe(self, scope: Scope, state: RequestState, status: int, seconds: float) -> None:
+        method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+        template = state.matched.template
+        observers = self._observers.get((method, template))
+        if observers is None:
+            observers = self._observers[method, template] = request_seconds.labels(method, template)
+        observers.observe(seconds)
+        requests_total.labels(method, template, str(status or 500)).inc()
+        if template in self._exempt:
+            return
+        self._telemetry().add(
+            RequestRecord(
+                timestamp=utc_now(),
+                endpoint=template,
+                method=method,
+                response_time=round(seconds * 1000),
+                status_code=status or 500,
+                user_id=state.principal.customer_id if state.principal else None,
+                correlation_id=state.correlation_id,
+                headers=kept_headers(scope["headers"]),
+            )
+        )
+
+    def _address(self, scope: Scope) -> str:
+        """The caller's address; what a proxy says of it only if the proxy is on the list."""
+        peer = scope["client"][0] if scope.get("client") else "unknown"
+        if peer not in self._trusted_proxies:
+            return address_key(peer)
+        forwarded = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
+        for hop in reversed(forwarded.decode("latin-1").split(",")):
+            if hop.strip() and hop.strip() not in self._trusted_proxies:
+                return address_key(hop.strip())
+        return address_key(peer)
+
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class _Answer:
+    """`send`, which adds the headers every answer has and remembers the status."""
+
+    def __init__(self, send: Send, state: RequestState) -> None:
+        self._send = send
+        self._state = state
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = list(message.get("headers", ()))
+            present = {name for name, _ in headers}
+            headers += [entry for entry in _DEFAULTS if entry[0] not in present]
+            headers += _SECURITY
+            headers.append((b"x-correlation-id", self._state.correlation_id.encode()))
+            headers.append((b"traceparent", self._state.traceparent.encode()))
+            headers += self._state.rate_headers or _UNJUDGED
+            message = {**message, "headers": headers}
+        await self._send(message)
+
+
+class _Body:
+    """`receive`, which stops at 64 KiB: the rest is drained, in bounds, and the request refused."""
+
+    def __init__(self, receive: Receive, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        self._receive = receive
+        declared = _single(headers, b"content-length") or b"0"
+        self._declared = int(declared) if declared.isdigit() else 0
+        self._received = 0
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._received += len(message.get("body", b""))
+            if max(self._received, self._declared) > BODY_BYTES_MAX:
+                await self._drain(message)
+                raise PayloadTooLarge()
+        return message
+
+    async def _drain(self, message: Message) -> None:
+        while message.get("more_body") and self._received <= DRAINED_BYTES_MAX:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                return
+            self._received += len(message.get("body", b""))
+
+
+def _check_form(scope: Scope) -> None:
+    headers = scope["headers"]
+    if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > URI_BYTES_MAX:
+        raise UriTooLong()
+    if sum(len(name) + len(value) + 4 for name, value in headers) > HEADER_BYTES_MAX:
+        raise HeadersTooLarge()
+    if sum(1 for name, _ in headers if name == b"host") != 1:
+        raise BadRequest("There must be exactly one Host header.")
+
+
+def _single(headers: Sequence[tuple[bytes, bytes]], wanted: bytes) -> bytes | None:
+    """The value of a header that occurs once; None otherwise."""
+    values: list[bytes] = [value for name, value in headers if name == wanted]
+    return values[0] if len(values) == 1 else None
+
+
+def _next_span(parent: bytes | None) -> str:
+    """The W3C trace this request belongs to, with a span of its own."""
+    span = secrets.token_hex(8)
+    if parent is not None and _TRACEPARENT.fullmatch(parent):
+        text = parent.decode()
+        return f"{text[:36]}{span}{text[52:]}"
+    return f"00-{secrets.token_hex(16)}-{span}-01"
+
+
+def _rate_headers(verdict: Verdict, principal: Principal | None) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"x-ratelimit-limit", b"%d" % verdict.limit),
+        (b"x-ratelimit-remaining", b"%d" % max(0, verdict.remaining)),
+        (b"x-ratelimit-reset", b"%d" % int(time.time() + verdict.reset_seconds + 0.999)),
+        (b"x-customer-tier", principal.tier.encode() if principal else ANONYMOUS_TIER.encode()),
+    ]
+
+
+_UNJUDGED = [
+    # Refused for its form, or exempt: nothing was counted, but the headers are there for those who rely on them.
+    (b"x-ratelimit-limit", b"%d" % ANONYMOUS_PER_MINUTE),
+    (b"x-ratelimit-remaining", b"%d" % ANONYMOUS_PER_MINUTE),
+    (b"x-ratelimit-reset", b"0"),
+    (b"x-customer-tier", ANONYMOUS_TIER.encode()),
+]
+
+
+def reason_of(status: int) -> str:
+    return HTTPStatus(status).phrase

@@ -1,0 +1,138 @@
+"""Rate limits: a token bucket per customer or address, kept in Valkey in one round trip. Source: contract, Rate
+limits."""
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+
+from prometheus_client import Counter
+
+from shared.auth.permissions import Role
+from shared.auth.principals import Principal
+from shared.http.valkey import AsyncValkey, Script, Unavailable
+
+STAFF_PER_MINUTE = 6000
+ANONYMOUS_PER_MINUTE = 300
+_LOCAL_BUCKETS_MAX = 20_000
+_REVOKED_SECONDS = 20 * 60
+
+unlimited = Counter("brokage_rate_limit_open_total", "Requests judged without Valkey", ["kind"])
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """Whose bucket, and how much it holds; `limit` requests a minute."""
+
+    key: str
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`reset_seconds` until the bucket is full again, `retry_seconds` until it has one token."""
+
+    allowed: bool
+    limit: int
+    remaining: int
+    reset_seconds: float
+    retry_seconds: float = 0.0
+    session_revoked: bool = False
+
+
+def allowance_of(principal: Principal | None, address: str) -> Allowance:
+    if principal is None:
+        return Allowance(f"rate:address:{address}", ANONYMOUS_PER_MINUTE)
+    limit = principal.rate_limit if principal.role is Role.CUSTOMER else STAFF_PER_MINUTE
+    return Allowance(f"rate:customer:{principal.customer_id}", limit)
+
+
+def address_key(host: str) -> str:
+    """What counts as one address: an IPv6 network of 64 bits is one subscriber."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return "unknown"
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped:
+            return str(address.ipv4_mapped)
+        return str(IPv6Address(int(address) >> 64 << 64))
+    return str(address)
+
+
+class RateLimiter:
+    """Judges requests. Without Valkey it lets reads pass and holds writes to a bucket of this process, and counts
+    both."""
+
+    def __init__(self, valkey: AsyncValkey) -> None:
+        self._valkey = valkey
+        self._local = LocalBuckets()
+
+    async def judge(self, allowance: Allowance, *, session_id: str | None, write: bool) -> Verdict:
+        """Take one token. The same round trip asks whether the caller's session was signed out."""
+        keys = [allowance.key, revoked_key(session_id or "")]
+        try:
+            allowed, remaining, reset, retry, revoked = await self._valkey.run(_TAKE, keys, [allowance.limit])
+        except Unavailable:
+            return self._without_valkey(allowance, write=write)
+        return Verdict(bool(allowed), allowance.limit, remaining, reset / 1000, retry / 1000, bool(revoked))
+
+    def _without_valkey(self, allowance: Allowance, *, write: bool) -> Verdict:
+        unlimited.labels("write" if write else "read").inc()
+        if not write:
+            return Verdict(True, allowance.limit, allowance.limit, 0.0)
+        return self._local.take(allowance)
+
+
+class LocalBuckets:
+    """The same bucket in this process's memory, bounded; the least recently used are forgotten."""
+
+    def __init__(self, buckets_max: int = _LOCAL_BUCKETS_MAX) -> None:
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._buckets_max = buckets_max
+
+    def take(self, allowance: Allowance, now: float | None = None) -> Verdict:
+        moment = time.monotonic() if now is None else now
+        per_second = allowance.limit / 60
+        tokens, since = self._buckets.pop(allowance.key, (float(allowance.limit), moment))
+        tokens = min(float(allowance.limit), tokens + (moment - since) * per_second)
+        allowed = tokens >= 1
+        tokens -= 1 if allowed else 0
+        self._buckets[allowance.key] = (tokens, moment)
+        while len(self._buckets) > self._buckets_max:
+            self._buckets.popitem(last=False)
+        reset = (allowance.limit - tokens) / per_second
+        return Verdict(allowed, allowance.limit, int(tokens), reset, 0 if allowed else (1 - tokens) / per_second)
+
+
+def revoked_key(session_id: str) -> str:
+    """Where a signed-out session is remembered while its last access token could still be good."""
+    return f"session:revoked:{session_id}"
+
+
+def revoke_command(session_id: str) -> tuple[str | int, ...]:
+    return ("SET", revoked_key(session_id), "1", "EX", _REVOKED_SECONDS)
+
+
+_TAKE = Script("""
+local limit = tonumber(ARGV[1])
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local tokens, since = limit, now
+local stored = redis.call('GET', KEYS[1])
+if stored then
+  local separator = string.find(stored, ' ', 1, true)
+  tokens = tonumber(string.sub(stored, 1, separator - 1))
+  since = tonumber(string.sub(stored, separator + 1))
+end
+local each = limit / 60000
+tokens = math.min(limit, tokens + math.max(0, now - since) * each)
+local allowed, retry = 0, 0
+if tokens >= 1 then
+  allowed, tokens = 1, tokens - 1
+  redis.call('SET', KEYS[1], string.format('%.4f %d', tokens, now), 'PX', 70000)
+else
+  retry = math.ceil((1 - tokens) / each)
+end
+return {allowed, math.floor(tokens), math.ceil((limit - tokens) / each), retry, redis.call('EXISTS', KEYS[2])}
+""")

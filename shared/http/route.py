@@ -1,0 +1,212 @@
+"""The route class of every service: the checks that come before an endpoint, in the contract's order.
+
+401 and 403 (role), 404 (path ownership), 413 and 415 (body), 400 (JSON, Idempotency-Key), 422 (parameters, fields).
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.routing import APIRoute
+
+from shared import json
+from shared.auth.caller import CallerContext, request_state
+from shared.auth.permissions import PERMISSIONS, PUBLIC, Grants, Scope
+from shared.auth.principals import PrincipalDirectory
+from shared.errors import (
+    BrokageError,
+    FieldError,
+    InvalidToken,
+    NotFound,
+    NotPermitted,
+    UnknownField,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
+from shared.http.idempotency import IdempotencyKeyMissing, parse_key
+from shared.http.state import RequestState
+
+CALLER_KEY = "brokage.caller"
+BODY_SECONDS_MAX = 10.0
+FORM = {"x-brokage-form": True}
+"""`openapi_extra` of a route that takes an OAuth2 form and reads it itself."""
+_KEY_RULE = "x-brokage-idempotency"
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+
+
+class RequestTimeout(BrokageError):
+    """The body of the request did not arrive within ten seconds."""
+
+    code = "request-timeout"
+    status = 408
+    title = "Request timed out"
+
+
+def idempotency_key(*, unless: str | None = None) -> dict[str, Any]:
+    """`openapi_extra` of a POST where money or orders change: it needs an `Idempotency-Key`, `unless` the body has
+    that field."""
+    return {_KEY_RULE: {"unless": unless}}
+
+
+def grants_of(operation_id: str) -> Grants:
+    """The row of the table of permissions. `list_dead_letters__order_service` is the row `list_dead_letters`."""
+    return PERMISSIONS[operation_id.partition("__")[0]]
+
+
+class EdgeRoute(APIRoute):
+    """A route with a row in the table of permissions; one without cannot be created."""
+
+    grants: Grants
+    service: str | None = None
+    _parameters: frozenset[str]
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **kwargs: Any) -> None:
+        operation_id = kwargs.get("operation_id")
+        if operation_id is None:
+            kwargs["operation_id"] = operation_id = endpoint.__name__
+        self.grants = grants_of(operation_id)
+        super().__init__(path, endpoint, **kwargs)
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        known = frozenset(_query_names(self.dependant))
+
+        async def checked(request: Request) -> Response:
+            state = request_state(request)
+            if self.grants is not PUBLIC:
+                request.scope[CALLER_KEY] = await admit(state, self.grants, _directory(request, state))
+            await self._read_body(request, state)
+            _refuse_unknown_parameters(request, known)
+            return await handle(request)
+
+        return checked
+
+    async def _read_body(self, request: Request, state: RequestState) -> None:
+        """Parse the body once, strictly, and leave it where FastAPI looks for it."""
+        headers = request.headers
+        if request.method not in _WITH_BODY and "content-length" not in headers and "transfer-encoding" not in headers:
+            return
+        data = await _body_of(request)
+        state.body = data
+        extra = self.openapi_extra or {}
+        form = FORM.keys() <= extra.keys()
+        if data:
+            _check_media_type(headers.get("content-type"), headers.get("content-encoding"), form=form)
+        document: Any = None
+        if data and not form:
+            document = json.loads(data)
+            if self.body_field is None and document != {}:
+                raise UnknownField("This call takes no body.", errors=[FieldError("", "This call takes no body.")])
+            request._json = document
+        if request.method == "POST":
+            self._check_key(request, state, document, extra.get(_KEY_RULE))
+
+    def _check_key(
+        self, request: Request, state: RequestState, document: Any, rule: Mapping[str, str | None] | None
+    ) -> None:
+        state.idempotency_key = parse_key(request.headers.getlist("idempotency-key"))
+        if state.idempotency_key is not None or rule is None:
+            return
+        unless = rule["unless"]
+        if unless is None or not isinstance(document, dict) or document.get(unless) is None:
+            raise IdempotencyKeyMissing()
+
+
+def service_router(**kwargs: Any) -> APIRouter:
+    """The router of a service's endpoints. The name of an endpoint function is its operation id, and so its row of
+    permissions."""
+    return APIRouter(route_class=EdgeRoute, **kwargs)
+
+
+async def admit(state: RequestState, grants: Grants, directory: PrincipalDirectory) -> CallerContext:
+    """The caller, if his role may use the operation and the path names nobody else's things.
+
+    Raises:
+        InvalidToken, NotYetKnown, NotPermitted, NotFound: in this order.
+    """
+    if state.principal is None:
+        raise state.refusal or InvalidToken("Sign in first.")
+    scope = grants.get(state.principal.role)
+    if scope is None:
+        raise NotPermitted("Your role may not use this call.")
+    caller = CallerContext(state.principal, scope, directory, state.correlation_id)
+    params = state.matched.path_params
+    # `/api/brokers/{broker_id}/customers/{customer_id}` belongs to the broker, all others to the customer they name.
+    owner = params.get("broker_id", params.get("customer_id"))
+    if owner is not None:
+        await _check_owner(caller, owner)
+    return caller
+
+
+async def _check_owner(caller: CallerContext, text: str) -> None:
+    if not (text.isascii() and text.isdigit() and len(text) <= 18) or (text.startswith("0")):
+        raise NotFound()
+    owner = int(text)
+    if owner == caller.customer_id or caller.scope is Scope.ANY:
+        return
+    if caller.scope is Scope.OWN:
+        raise NotFound()
+    if caller.directory.peek(owner) is not None:
+        visible = caller.may_see(owner)
+    else:
+        visible = await run_in_threadpool(caller.may_see, owner)
+    if not visible:
+        raise NotFound()
+
+
+def _directory(request: Request, state: RequestState) -> PrincipalDirectory:
+    directory: PrincipalDirectory = request.app.state.services[state.matched.service].principals
+    return directory
+
+
+async def _body_of(request: Request) -> bytes:
+    try:
+        async with asyncio.timeout(BODY_SECONDS_MAX):
+            return await request.body()
+    except TimeoutError:
+        raise RequestTimeout() from None
+
+
+def _check_media_type(content_type: str | None, encoding: str | None, *, form: bool) -> None:
+    if encoding is not None and encoding.strip().lower() != "identity":
+        raise UnsupportedMediaType("Bodies are not compressed.")
+    essence, _, parameters = (content_type or "").partition(";")
+    wanted = "application/x-www-form-urlencoded" if form else "application/json"
+    if essence.strip().lower() != wanted:
+        raise UnsupportedMediaType(f"Send Content-Type: {wanted}.")
+    name, _, charset = parameters.strip().partition("=")
+    if name and (name.strip().lower() != "charset" or charset.strip().strip('"').lower() not in ("utf-8", "utf8")):
+        raise UnsupportedMediaType("Bodies are UTF-8.")
+
+
+def _query_names(dependant: Any) -> list[str]:
+    names = [parameter.alias for parameter in dependant.query_params]
+    for child in dependant.dependencies:
+        names += _query_names(child)
+    return names
+
+
+def _refuse_unknown_parameters(request: Request, known: frozenset[str]) -> None:
+    if not request.scope["query_string"]:
+        return
+    seen: set[str] = set()
+    unknown: list[FieldError] = []
+    invalid: list[FieldError] = []
+    for name, value in request.query_params.multi_items():
+        if name not in known:
+            unknown.append(FieldError("/query", "A query parameter is not known here."))
+        elif name in seen:
+            unknown.append(FieldError(f"/query/{name}", "This parameter is repeated."))
+        elif any(character < " " or character in "\x7f\ufffd" for character in value):
+            invalid.append(FieldError(f"/query/{name}", "This must not hold control characters."))
+        seen.add(name)
+    _raise(unknown, invalid)
+
+
+def _raise(unknown: Sequence[FieldError], invalid: Sequence[FieldError]) -> None:
+    if unknown:
+        raise UnknownField("A query parameter is not known here or is repeated.", errors=unknown)
+    if invalid:
+        raise ValidationFailed("A query parameter is not valid.", errors=invalid)

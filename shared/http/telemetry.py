@@ -1,0 +1,93 @@
+"""Request telemetry: lossy by design. A bounded buffer in the process, flushed in batches to a capped stream; drops
+are counted.
+
+Each entry of the stream has one field `batch`, a JSON array of `RequestRecord`.
+"""
+
+import asyncio
+from collections import deque
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from prometheus_client import Counter
+
+from shared.http.valkey import AsyncValkey, Unavailable
+
+STREAM = "telemetry"
+STREAM_BATCHES_MAX = 5_000
+BATCH_MAX = 200
+_BUFFER_MAX = 10_000
+_FLUSH_SECONDS = 0.5
+HEADERS_KEPT = frozenset({b"accept", b"content-length", b"content-type", b"prefer", b"user-agent"})
+"""All others may hold secrets. The list is of what is kept, so a new header is left out until somebody decides."""
+_HEADER_LENGTH_MAX = 200
+
+dropped = Counter("brokage_telemetry_dropped_total", "Telemetry records dropped, by reason", ["reason"])
+
+
+class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One request. `endpoint` is the route's template, `response_time` in whole milliseconds."""
+
+    timestamp: datetime
+    endpoint: str
+    method: str
+    response_time: int
+    status_code: int
+    user_id: int | None
+    correlation_id: str
+    headers: dict[str, str]
+
+
+_DECODER = msgspec.json.Decoder(list[RequestRecord])
+
+
+def decode_batch(fields: dict[bytes, bytes]) -> list[RequestRecord]:
+    """The records of one entry of the stream.
+
+    Raises:
+        msgspec.DecodeError: the entry is not one of ours.
+    """
+    return _DECODER.decode(fields[b"batch"])
+
+
+def kept_headers(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    return {
+        name.decode("latin-1"): value[:_HEADER_LENGTH_MAX].decode("latin-1")
+        for name, value in headers
+        if name in HEADERS_KEPT
+    }
+
+
+class TelemetryBuffer:
+    """Collects records and flushes them from a task of its own; a request never waits for it."""
+
+    def __init__(self, valkey: AsyncValkey) -> None:
+        self._valkey = valkey
+        self._records: deque[RequestRecord] = deque()
+
+    def add(self, record: RequestRecord) -> None:
+        if len(self._records) >= _BUFFER_MAX:
+            dropped.labels("buffer_full").inc()
+            return
+        self._records.append(record)
+
+    async def run(self) -> None:
+        """Flush for ever; ends when cancelled, with a last flush."""
+        try:
+            while True:
+                await asyncio.sleep(_FLUSH_SECONDS)
+                await self.flush()
+        finally:
+            await self.flush()
+
+    async def flush(self) -> None:
+        while self._records:
+            batch = [self._records.popleft() for _ in range(min(BATCH_MAX, len(self._records)))]
+            entry: Any = msgspec.json.encode(batch)
+            try:
+                await self._valkey.command("XADD", STREAM, "MAXLEN", "~", STREAM_BATCHES_MAX, "*", "batch", entry)
+            except Unavailable:
+                # Not put back: during an outage the newest records are worth more than the oldest.
+                dropped.labels("stream_unavailable").inc(len(batch))
+                return
