@@ -72,7 +72,7 @@ class Update:
         if self.is_replacement:
             if "_id" in seed:
                 return self._replace(seed["_id"])
-            return {"_id": self._replacement.get("_id", None) or ObjectId(), **self._replacement}
+            return {"_id": self._replacement.get("_id", ObjectId()), **self._replacement}
         known_id = seed.get("_id", MISSING)
         for _, change, parts, operand in self._changes:
             change(seed, parts, operand, now)
