@@ -46,7 +46,8 @@ def logger(name: str) -> structlog.stdlib.BoundLogger:
 
 
 def _safe_until_configured() -> None:
-    """structlog's own default prints local variables with a traceback, tokens included; never that, not even in a test."""
+    """structlog's own default prints local variables with a traceback, tokens included; never that, not even in a
+    test."""
     structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
 
 

@@ -7,7 +7,8 @@ call answered; the endpoint then shows that thing as it is now, with `replayed_h
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -85,10 +86,18 @@ class IdempotentCall:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What the first call answered: the status, and the id of the thing to show."""
+    """What the first call answered: the status, and the id of the thing to show. `replayed` is false for the first
+    itself."""
 
     status_code: int
     resource_id: str
+    replayed: bool = True
+
+
+class Outcome:
+    """Where the body of `IdempotencyMarks.held` leaves its answer."""
+
+    replay: Replay
 
 
 def parse_key(headers: Sequence[str]) -> str | None:
@@ -111,7 +120,9 @@ def digest_of(path: str, document: Any) -> str:
 
 def _canonical(document: Any) -> bytes:
     if isinstance(document, dict):
-        return b"{" + b",".join(json.dumps(key) + b":" + _canonical(document[key]) for key in sorted(document)) + b"}"
+        # A digest that is stored must not be a way to try passwords.
+        names = sorted(name for name in document if "password" not in name)
+        return b"{" + b",".join(json.dumps(name) + b":" + _canonical(document[name]) for name in names) + b"}"
     if isinstance(document, list):
         return b"[" + b",".join(map(_canonical, document)) + b"]"
     return json.dumps(document)
@@ -154,7 +165,7 @@ def claim(connection: Connection, scope: KeyScope, digest: str) -> Replay | None
 def complete(connection: Connection, scope: KeyScope, *, status_code: int, resource_id: str) -> Replay:
     """Keep the answer of a claimed key, in the same transaction."""
     connection.execute(_COMPLETE, {**_columns(scope), "status_code": status_code, "resource_id": resource_id})
-    return Replay(status_code, resource_id)
+    return Replay(status_code, resource_id, replayed=False)
 
 
 def delete_expired(connection: Connection, limit: int = 1000) -> int:
@@ -190,6 +201,20 @@ class IdempotencyMarks:
         if state == "running":
             raise IdempotencyKeyInUse()
         return Replay(int(answer[0]), answer[1])
+
+    @contextmanager
+    def held(self, call: IdempotentCall | None) -> Iterator[Outcome]:
+        """Around the transaction of a call that `begin` has marked: its mark becomes the answer, or goes if there is
+        none."""
+        outcome = Outcome()
+        try:
+            yield outcome
+        except BaseException:
+            if call is not None:
+                self.abandon(call)
+            raise
+        if call is not None:
+            self.finish(call, outcome.replay)
 
     def finish(self, call: IdempotentCall, replay: Replay) -> None:
         """After the commit: repeats are answered from here for a while."""

@@ -1,0 +1,20 @@
+"""The API of customer_service."""
+
+from fastapi import FastAPI
+
+from customer_service.dependencies import NAME, CustomerResources
+from customer_service.endpoints import router
+from customer_service.settings import Settings
+from shared.app import EdgeSettings, ServiceApi, create_app
+
+
+def start(_: EdgeSettings) -> CustomerResources:
+    return CustomerResources(Settings())
+
+
+api = ServiceApi(name=NAME, router=router, start=start)
+
+
+def create() -> FastAPI:
+    """The application when this service runs alone."""
+    return create_app([api])

@@ -1,0 +1,67 @@
+"""What the endpoints depend on: the open resources of this service in this process."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from customer_service import repository
+from customer_service.passwords import Passwords
+from customer_service.settings import Settings
+from customer_service.sign_in_limit import SignInLimit
+from shared.app import service_resources
+from shared.auth.keys import SigningKey, load_signing_key
+from shared.auth.principals import CachedDirectory, Principal, principal_from_row
+from shared.db import Database
+from shared.http.idempotency import IdempotencyMarks
+from shared.http.valkey import Valkey
+
+NAME = "customer_service"
+_HASHING_THREADS = 2
+
+
+class CustomerResources:
+    """The database, Valkey and keys, open while the process serves."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = Database(settings.customers_database_url, name=NAME, pool_size=settings.api_pool_size)
+        self.valkey = Valkey(settings.redis_url)
+        self.marks = IdempotencyMarks(self.valkey)
+        self.sign_in_limit = SignInLimit(self.valkey)
+        self.passwords = Passwords(settings)
+        # Hashing has threads of its own: a crowd at the sign-in must not take those of everybody else.
+        self.hashing = ThreadPoolExecutor(_HASHING_THREADS, thread_name_prefix="hashing")
+        self.principals = CachedDirectory(self._load_principal)
+
+    @property
+    def key_directory(self) -> Path:
+        assert self.settings.key_dir is not None, "customer_service signs tokens and needs BROKAGE_KEY_DIR"
+        return Path(self.settings.key_dir)
+
+    def signing_key(self) -> SigningKey:
+        """The newest key; read each time, so that a rotation needs no restart."""
+        return load_signing_key(self.key_directory)
+
+    def ready(self) -> str | None:
+        self.database.ping()
+        self.signing_key()
+        return None
+
+    def close(self) -> None:
+        self.hashing.shutdown(wait=False, cancel_futures=True)
+        self.valkey.close()
+        self.database.close()
+
+    def _load_principal(self, customer_id: int) -> Principal | None:
+        with self.database.read() as connection:
+            row = repository.find_state(connection, customer_id)
+        return None if row is None else principal_from_row(row)
+
+
+async def _resources(request: Request) -> CustomerResources:
+    return cast(CustomerResources, service_resources(request, NAME))
+
+
+Resources = Annotated[CustomerResources, Depends(_resources)]

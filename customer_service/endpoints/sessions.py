@@ -1,0 +1,234 @@
+"""Tokens, passwords and who I am."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qsl
+
+from fastapi import Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from customer_service.dependencies import CustomerResources, Resources
+from customer_service.errors import InvalidCredentials, RefreshTokenReused
+from customer_service.schemas import MeRead, PasswordChange, TokenRead
+from customer_service.service import sessions
+from customer_service.service.sessions import Session
+from shared.auth import keys, tokens
+from shared.auth.caller import Caller, request_state
+from shared.auth.tokens import TokenVerifier, directory_key_set
+from shared.contracts.message import Actor
+from shared.db import Context
+from shared.errors import BrokageError, FieldError, InvalidToken, UnknownField, ValidationFailed
+from shared.http.limits import revoke_command
+from shared.http.route import FORM, service_router
+from shared.http.valkey import Unavailable
+
+T = TypeVar("T")
+router = service_router(tags=["sessions"])
+
+_FIELDS_MAX = 16
+_VALUE_LENGTH_MAX = 4096
+_SECRET_LENGTH_MAX = 256
+_FORM_SCHEMA = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/x-www-form-urlencoded": {
+                "schema": {
+                    "type": "object",
+                    "required": ["grant_type"],
+                    "properties": {
+                        "grant_type": {"type": "string", "enum": ["password", "refresh_token"]},
+                        "username": {"type": "string"},
+                        "password": {"type": "string", "format": "password"},
+                        "refresh_token": {"type": "string"},
+                        "scope": {"type": "string"},
+                        "client_id": {"type": "string"},
+                    },
+                }
+            }
+        },
+    }
+}
+_REVOKE_SCHEMA = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/x-www-form-urlencoded": {
+                "schema": {
+                    "type": "object",
+                    "required": ["token"],
+                    "properties": {"token": {"type": "string"}, "token_type_hint": {"type": "string"}},
+                }
+            }
+        },
+    }
+}
+
+
+async def _form(request: Request) -> dict[str, str]:
+    """The fields of a form, as strictly as JSON: UTF-8, none twice.
+
+    Raises:
+        ValidationFailed: not such a form.
+    """
+    try:
+        pairs = parse_qsl(
+            request_state(request).body.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=bool(request_state(request).body),
+            errors="strict",
+            max_num_fields=_FIELDS_MAX,
+        )
+    except ValueError:
+        raise ValidationFailed("The body is not a form.") from None
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise UnknownField("A field of the form is repeated.", errors=[FieldError("", "A field is repeated.")])
+    for name, value in fields.items():
+        if len(value) > _VALUE_LENGTH_MAX or "\x00" in value or "\x00" in name:
+            raise ValidationFailed("A value of the form is not valid.")
+    return fields
+
+
+Form = Annotated[dict[str, str], Depends(_form)]
+
+
+@router.post("/api/auth/token", summary="Sign in, or exchange a refresh token", openapi_extra={**FORM, **_FORM_SCHEMA})
+async def issue_token(form: Form, resources: Resources, request: Request) -> TokenRead:
+    """OAuth2 grants `password` (with `username`, `password`) and `refresh_token` (with `refresh_token`)."""
+    _known(form, {"grant_type", "username", "password", "refresh_token", "scope", "client_id"})
+    grant = _required(form, "grant_type")
+    if grant == "password":
+        session = await _sign_in(resources, request, _required(form, "username"), _required(form, "password"))
+    elif grant == "refresh_token":
+        session = await _refresh(resources, request, _required(form, "refresh_token"))
+    else:
+        raise ValidationFailed(errors=[FieldError("/grant_type", "This must be password or refresh_token.")])
+    return await run_in_threadpool(_tokens, resources, session)
+
+
+@router.post("/api/auth/revoke", summary="Sign out", status_code=204, openapi_extra={**FORM, **_REVOKE_SCHEMA})
+async def revoke_token(form: Form, resources: Resources, request: Request) -> Response:
+    """End the session of a refresh or access token (RFC 7009). A token that is not known is no error."""
+    _known(form, {"token", "token_type_hint", "client_id"})
+    await run_in_threadpool(_revoke, resources, _required(form, "token"), _anonymous(request))
+    return Response(status_code=204)
+
+
+@router.post("/api/auth/password", summary="Change the own password", status_code=204)
+async def change_password(body: PasswordChange, caller: Caller, resources: Resources) -> Response:
+    """Ends all sessions: sign in again with the new one."""
+    await asyncio.sleep(
+        await run_in_threadpool(sessions.slow_down_seconds, resources.database, caller.principal.username)
+    )
+    change = partial(
+        sessions.change_password,
+        resources.database,
+        resources.passwords,
+        caller.customer_id,
+        body.current_password,
+        body.new_password,
+        caller.context(),
+    )
+    await _hashing(resources, change)
+    resources.principals.forget(caller.customer_id)
+    return Response(status_code=204)
+
+
+@router.get("/.well-known/jwks.json", summary="The public keys of access tokens")
+def get_jwks(resources: Resources) -> dict[str, list[dict[str, Any]]]:
+    return keys.jwks(resources.key_directory)
+
+
+@router.get("/api/me", summary="Who I am")
+async def get_me(caller: Caller) -> MeRead:
+    principal = caller.principal
+    return MeRead(
+        customer_id=principal.customer_id, username=principal.username, role=principal.role, tier=principal.tier
+    )
+
+
+async def _sign_in(resources: CustomerResources, request: Request, username: str, password: str) -> Session:
+    address = request_state(request).address
+    await run_in_threadpool(resources.sign_in_limit.check, address)
+    name = username.lower()
+    await asyncio.sleep(await run_in_threadpool(sessions.slow_down_seconds, resources.database, name))
+    attempt = partial(
+        sessions.sign_in,
+        resources.database,
+        resources.passwords,
+        resources.settings,
+        name,
+        # Longer ones are nobody's; hashing them would only be work.
+        password[: _SECRET_LENGTH_MAX + 1],
+        _anonymous(request),
+    )
+    try:
+        return await _hashing(resources, attempt)
+    except InvalidCredentials:
+        await run_in_threadpool(resources.sign_in_limit.count_failure, address)
+        raise
+
+
+async def _refresh(resources: CustomerResources, request: Request, token: str) -> Session:
+    exchange = partial(sessions.refresh, resources.database, resources.settings, token, _anonymous(request))
+    try:
+        return await run_in_threadpool(exchange)
+    except RefreshTokenReused:
+        await run_in_threadpool(_revoke, resources, token, _anonymous(request))
+        raise
+
+
+def _tokens(resources: CustomerResources, session: Session) -> TokenRead:
+    lifetime = resources.settings.access_token_seconds
+    access = tokens.issue(
+        resources.signing_key(),
+        customer_id=session.customer_id,
+        session_id=session.session_id,
+        lifetime_seconds=lifetime,
+    )
+    return TokenRead(access_token=access, refresh_token=session.refresh_token, expires_in=lifetime)
+
+
+def _revoke(resources: CustomerResources, token: str, context: Context) -> None:
+    session_id = _session_of(resources, token)
+    if session_id is None:
+        return
+    sessions.sign_out(resources.database, session_id, context)
+    try:
+        # Its access tokens live on for minutes; the edge asks for this mark with each request's rate limit.
+        resources.valkey.command(*revoke_command(session_id))
+    except Unavailable:
+        return
+
+
+def _session_of(resources: CustomerResources, token: str) -> str | None:
+    if token.count(".") != 2:
+        return sessions.family_of(resources.database, token)
+    try:
+        return TokenVerifier(directory_key_set(resources.key_directory)).verify(token).session_id
+    except InvalidToken:
+        return None
+
+
+async def _hashing(resources: CustomerResources, work: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(resources.hashing, work)
+
+
+def _anonymous(request: Request) -> Context:
+    return Context(actor=Actor(None, "ANONYMOUS"), correlation_id=request_state(request).correlation_id)
+
+
+def _known(form: Mapping[str, str], names: set[str]) -> None:
+    if not form.keys() <= names:
+        raise UnknownField(errors=[FieldError("", "A field of the form is not known here.")])
+
+
+def _required(form: Mapping[str, str], name: str) -> str:
+    value = form.get(name)
+    if not value:
+        missing: BrokageError = ValidationFailed(errors=[FieldError(f"/{name}", "This value is required.")])
+        raise missing
+    return value

@@ -1,0 +1,2 @@
+"""Use cases: `customers` (accounts, tiers, preferences, brokers) and `sessions` (sign-in, rotation, sign-out,
+passwords)."""
