@@ -1,6 +1,7 @@
 """`python -m infra.mongo_server --data-file PATH --port N`: prints `listening <port>` when ready."""
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -21,6 +22,7 @@ def main() -> int:
     parser.add_argument("--sweep-seconds", type=float, default=SWEEP_SECONDS, help="between removals of expired data")
     options = parser.parse_args()
     sys.setswitchinterval(_SWITCH_SECONDS)
+    os.umask(0o077)  # what is stored is nobody else's business
     try:
         options.data_file.parent.mkdir(parents=True, exist_ok=True)
         storage = Storage(options.data_file)

@@ -18,7 +18,7 @@ from infra.mongo_server.merge import compile_merge
 from infra.mongo_server.paths import MISSING, Doc, lookup, split
 from infra.mongo_server.planner import choose
 from infra.mongo_server.projection import Projection, compile_projection
-from infra.mongo_server.reads import bodies, count, projected, pushed_down, rows
+from infra.mongo_server.reads import bodies, count, counted, projected, pushed_down, rows
 from infra.mongo_server.sorting import parse_sort
 from infra.mongo_server.storage import Snapshot, Storage
 
@@ -171,6 +171,9 @@ def _find_parts(arguments: Arguments) -> tuple[Doc, Doc | None, Projection | Non
 
 
 def _run(connection: sqlite3.Connection, collection: Collection, pipeline: list[Any]) -> Iterator[Doc]:
+    if (counting := counted(pipeline)) is not None:
+        total = count(connection, collection, counting[0], 0, 0)
+        return iter([counting[1](total)] if total else [])
     query, sort, taken = pushed_down(pipeline)
     if sort is not None and not choose(collection, query, parse_sort(sort)).sorted:
         sort, taken = None, taken - 1  # better sorted by the stage, which knows of a following $limit

@@ -36,11 +36,21 @@ class Examined:
     documents: int = 0
 
 
-@dataclass(slots=True)
 class Row:
-    rid: int
-    body: bytes
-    doc: Doc
+    """A stored document; decoded only where somebody looks into it."""
+
+    __slots__ = ("_doc", "body", "rid")
+
+    def __init__(self, rid: int, body: bytes) -> None:
+        self.rid = rid
+        self.body = body
+        self._doc: Doc | None = None
+
+    @property
+    def doc(self) -> Doc:
+        if self._doc is None:
+            self._doc = bson.decode(self.body)
+        return self._doc
 
 
 @dataclass(slots=True)
@@ -173,9 +183,9 @@ def delete(transaction: WriteTransaction, collection: Collection, row: Row) -> N
 
 
 def scan(
-    connection: sqlite3.Connection, collection: Collection, plan: Plan, matches: Predicate, examined: Examined
+    connection: sqlite3.Connection, collection: Collection, plan: Plan, matches: Predicate | None, examined: Examined
 ) -> Iterator[Row]:
-    """The matching, unexpired rows that a plan reaches, each once, lazily."""
+    """The matching (None: all), unexpired rows that a plan reaches, each once, lazily."""
     now = utc_now() if collection.expiring else None
     seen: set[int] | None = set() if plan.index is not None and plan.index.multikey else None
     for rid, body in _candidates(connection, collection, plan):
@@ -185,9 +195,9 @@ def scan(
                 continue
             seen.add(rid)
         examined.documents += 1
-        doc = bson.decode(body)
-        if matches(doc) and (now is None or not collection.hides(doc, now)):
-            yield Row(rid, body, doc)
+        row = Row(rid, body)
+        if (matches is None or matches(row.doc)) and (now is None or not collection.hides(row.doc, now)):
+            yield row
 
 
 def _candidates(connection: sqlite3.Connection, collection: Collection, plan: Plan) -> Iterator[tuple[int, bytes]]:
@@ -210,8 +220,7 @@ def fetch(connection: sqlite3.Connection, collection: Collection, rid: int) -> b
 
 
 def load(connection: sqlite3.Connection, collection: Collection, rid: int) -> Row:
-    body = fetch(connection, collection, rid)
-    return Row(rid, body, bson.decode(body))
+    return Row(rid, fetch(connection, collection, rid))
 
 
 def backfill(transaction: WriteTransaction, collection: Collection, index: Index) -> None:

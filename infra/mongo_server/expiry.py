@@ -4,10 +4,7 @@ import sqlite3
 import sys
 import threading
 from datetime import timedelta
-from itertools import islice
 from typing import Final
-
-import bson
 
 from infra.mongo_server.catalog import Collection, Index
 from infra.mongo_server.cursors import Cursors
@@ -48,7 +45,7 @@ def _sweep_batch(storage: Storage, known: Collection, known_index: Index) -> int
             return 0
         now = utc_now()
         found = _expired(transaction.connection, collection, known_index)
-        doomed = {row.rid: row for row in islice(found, _BATCH) if collection.hides(row.doc, now)}
+        doomed = {row.rid: row for row in found if collection.hides(row.doc, now)}
         for row in doomed.values():
             delete(transaction, collection, row)
         return len(doomed)
@@ -65,4 +62,4 @@ def _expired(connection: sqlite3.Connection, collection: Collection, index: Inde
         f"SELECT d.rid, d.body FROM {index.table} i CROSS JOIN {collection.table} d ON d.rid = i.rid"
         f" WHERE i.key >= ? AND i.key < ? LIMIT {_BATCH}"
     )
-    return [Row(rid, body, bson.decode(body)) for rid, body in connection.execute(statement, (low, high))]
+    return [Row(rid, body) for rid, body in connection.execute(statement, (low, high))]

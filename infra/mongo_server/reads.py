@@ -2,7 +2,7 @@
 
 import heapq
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ def rows(
     connection: sqlite3.Connection, collection: Collection, query: Doc, examined: Examined | None = None
 ) -> Iterator[Row]:
     """Every matching row, unsorted."""
-    matches = compile_filter(query)
+    matches = compile_filter(query) if query else None
     return scan(connection, collection, choose(collection, query, ()), matches, examined or Examined())
 
 
@@ -47,7 +47,7 @@ def bodies(
 
 def first(connection: sqlite3.Connection, collection: Collection, query: Doc, sort: Doc | None) -> Row | None:
     for rid, body in _ordered(connection, collection, query, sort, 0, 1, None, Examined()):
-        return Row(rid, body, bson.decode(body))
+        return Row(rid, body)
     return None
 
 
@@ -61,7 +61,7 @@ def _ordered(
     plan: Plan | None,
     examined: Examined,
 ) -> Iterator[tuple[int, bytes]]:
-    matches = compile_filter(query)
+    matches = compile_filter(query) if query else None
     if plan is None:
         plan = choose(collection, query, parse_sort(sort or {}))
     found = scan(connection, collection, plan, matches, examined)
@@ -93,6 +93,19 @@ def count(connection: sqlite3.Connection, collection: Collection, query: Doc, sk
         return min(total, limit) if limit else int(total)
     stop = skip + limit if limit else None
     return sum(1 for _ in islice(rows(connection, collection, query), skip, stop))
+
+
+def counted(pipeline: list[Any]) -> tuple[Doc, Callable[[int], Doc]] | None:
+    """The filter and the answer's shape if a pipeline only counts, as drivers' `count_documents` does."""
+    if not 1 <= len(pipeline) <= 2 or (len(pipeline) == 2 and "$match" not in pipeline[0]):
+        return None
+    query = pipeline[0]["$match"] if len(pipeline) == 2 else {}
+    last = pipeline[-1]
+    if "$count" in last:
+        return query, lambda total: {last["$count"]: total}
+    if last == {"$group": {"_id": 1, "n": {"$sum": 1}}}:
+        return query, lambda total: {"_id": last["$group"]["_id"], "n": total}
+    return None
 
 
 def pushed_down(pipeline: list[Any]) -> tuple[Doc, Doc | None, int]:

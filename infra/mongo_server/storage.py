@@ -77,10 +77,13 @@ class WriteTransaction:
         key = "key BLOB PRIMARY KEY, rid INTEGER" if unique else "key BLOB, rid INTEGER, PRIMARY KEY (key, rid)"
         self.connection.execute(f"CREATE TABLE index_{cursor.lastrowid} ({key}) WITHOUT ROWID")
 
-    def mark_multikey(self, collection: Collection, index: Index) -> Collection:
+    def mark_multikey(self, collection: Collection, index: Index) -> None:
+        """The caller's `collection` may be older than an earlier mark of the same transaction."""
+        current = self.catalog.collections[collection.database, collection.name]
+        if any(known.id == index.id and known.multikey for known in current.indexes):
+            return
         self.connection.execute("UPDATE indexes SET multikey = 1 WHERE id = ?", (index.id,))
         self._changed()
-        return self.catalog.collections[collection.database, collection.name]
 
     def drop_index(self, index: Index) -> None:
         self.connection.execute("DELETE FROM indexes WHERE id = ?", (index.id,))
