@@ -1,0 +1,6 @@
+"""Postgres: one database per service, one transaction per request or batch."""
+
+from shared.db.engine import Database
+from shared.db.unit_of_work import Conflict, Connection, Context, UnitOfWork
+
+__all__ = ["Conflict", "Connection", "Context", "Database", "UnitOfWork"]

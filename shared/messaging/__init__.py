@@ -1,0 +1,1 @@
+"""The delivery protocol: outbox -> relay -> broker -> inbox -> acknowledgement. See docs/adr/0001-messaging.md."""

@@ -1,0 +1,254 @@
+"""The source's side: outbox batches, how they are written, claimed and acknowledged.
+
+`Outbox` collects what a transaction says and writes it last. `choose` is the claim's decision, pure. `PostgresOutbox` is the
+claim on a real database; the relay drives it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from shared.contracts.message import Message, encode_messages, lane_of
+from shared.ids import new_id
+from shared.messaging.delivery import Acknowledgement, Batch, Outcome
+
+if TYPE_CHECKING:
+    from shared.db.engine import Database
+    from shared.db.unit_of_work import Connection
+
+BATCH_EVENTS_MAX = 500
+LANES_MAX = 64
+NOTIFY_CHANNEL = "outbox"
+_LANE_LOCK = 7001
+_RELAY_LOCK = 7002
+
+lanes_per_destination = 2
+"""How many lanes each destination has (setting `lanes`). All processes that write to one outbox must agree for order's sake only:
+a change while batches wait may let two lanes carry one aggregate, so change it on an empty outbox."""
+
+
+class Outbox:
+    """What one transaction has to say, by destination and lane."""
+
+    def __init__(self) -> None:
+        self._batches: dict[tuple[str, int], list[tuple[str, list[Message[Any]]]]] = {}
+
+    def add(self, destination: str, message: Message[Any]) -> None:
+        batches = self._batches.setdefault((destination, lane_of(message, lanes_per_destination)), [])
+        if not batches or len(batches[-1][1]) == BATCH_EVENTS_MAX:
+            batches.append((new_id(), []))
+        batches[-1][1].append(message)
+
+    def batch_id(self, destination: str, message: Message[Any]) -> str:
+        """The id of the batch that `message`, just added, is in."""
+        return self._batches[(destination, lane_of(message, lanes_per_destination))][-1][0]
+
+    def flush(self, connection: "Connection") -> None:
+        """Write the batches. `seq` is assigned under the lane's lock, which is held until commit: so in each lane the order of
+        `seq` is the order of commits, and who reads up to some `seq` has missed nothing before it."""
+        if not self._batches:
+            return
+        lanes = sorted(self._batches)
+        rows = [
+            _row(batch_id, destination, lane, messages)
+            for destination, lane in lanes
+            for batch_id, messages in self._batches[(destination, lane)]
+        ]
+        with connection.pipeline():
+            connection.execute(
+                "SELECT pg_advisory_xact_lock(%(kind)s, hashtext(lane)) FROM unnest(%(lanes)s::text[]) AS lane",
+                {"kind": _LANE_LOCK, "lanes": [f"{destination}/{lane}" for destination, lane in lanes]},
+            )
+            connection.execute(_INSERT_BATCHES, {"rows": msgspec.json.encode(rows).decode()})
+            connection.execute(f"NOTIFY {NOTIFY_CHANNEL}")
+        self._batches.clear()
+
+
+_INSERT_BATCHES = """
+    INSERT INTO outbox_events
+        (id, destination, lane, seq, aggregate_type, aggregate_id, event_type, payload, event_count, created_at)
+    SELECT id, destination, lane, nextval('outbox_seq'), aggregate_type, aggregate_id, event_type, payload, event_count, brokage_now()
+      FROM jsonb_to_recordset(%(rows)s::jsonb) AS row (
+        id uuid, destination text, lane int, aggregate_type text, aggregate_id text, event_type text, payload jsonb, event_count int)
+"""
+
+
+def _row(batch_id: str, destination: str, lane: int, messages: Sequence[Message[Any]]) -> dict[str, Any]:
+    first = messages[0]
+    types = {message.type for message in messages}
+    return {
+        "id": batch_id,
+        "destination": destination,
+        "lane": lane,
+        "aggregate_type": first.aggregate_type,
+        "aggregate_id": first.aggregate_id,
+        "event_type": first.type if len(types) == 1 else "Batch",
+        "payload": msgspec.Raw(encode_messages(messages)),
+        "event_count": len(messages),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An unanswered batch, as the claim sees it. `lease_until` is None until it was sent."""
+
+    id: str
+    event_count: int
+    lease_until: datetime | None
+    published_at: datetime | None = None
+
+
+def choose(
+    candidates: Sequence[Candidate], *, now: datetime, events_max: int, unread: bool = False, patience: timedelta = timedelta()
+) -> tuple[list[Candidate], bool]:
+    """Which batches of one lane to send now, and whether to only extend the lease of what is outstanding.
+
+    At most one message per lane is outstanding: while any batch's lease runs, nothing goes. When it ran out, the same batches go
+    again, first and alone, so that the consumer sees them before anything newer; unless the queue still holds unread messages and
+    they were published less than `patience` ago: then the message is probably among them, and only the lease is extended.
+
+    Args:
+        candidates: the lane's unanswered batches by `seq`, the oldest ones.
+        unread: whether the destination's queue holds messages nobody has fetched.
+    """
+    outstanding = [candidate for candidate in candidates if candidate.lease_until is not None]
+    if outstanding:
+        if any(candidate.lease_until > now for candidate in outstanding if candidate.lease_until):
+            return [], False
+        first_sent = min(candidate.published_at or now for candidate in outstanding)
+        return outstanding, unread and now - first_sent < patience
+    chosen: list[Candidate] = []
+    events = 0
+    for candidate in candidates:
+        if chosen and events + candidate.event_count > events_max:
+            break
+        chosen.append(candidate)
+        events += candidate.event_count
+    return chosen, False
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The batches of one lane that the relay has to publish."""
+
+    destination: str
+    lane: int
+    batches: list[Batch]
+
+    @property
+    def id(self) -> str:
+        return self.batches[0].id
+
+
+class QueueDepth(Protocol):
+    def __call__(self, destination: str) -> int: ...
+
+
+class PostgresOutbox:
+    """Claims and acknowledgements on `outbox_events`. Safe with any number of relays: they take turns under one lock."""
+
+    def __init__(self, database: "Database", *, lease_seconds: float, events_max: int) -> None:
+        self._database = database
+        self._lease_seconds = lease_seconds
+        self._events_max = events_max
+
+    def step(self, acknowledgements: Sequence[Acknowledgement], queue_depth: QueueDepth) -> list[Claim]:
+        """Write the acknowledgements and claim what may be sent, in one transaction. The caller publishes after it."""
+        return self._database.run(lambda unit: list(self._step(unit.connection, acknowledgements, queue_depth)))
+
+    def _step(
+        self, connection: "Connection", acknowledgements: Sequence[Acknowledgement], queue_depth: QueueDepth
+    ) -> Iterator[Claim]:
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_RELAY_LOCK,))
+        if acknowledgements:
+            connection.execute(
+                _ACKNOWLEDGE,
+                {
+                    "acked": [a.batch_id for a in acknowledgements if a.outcome is Outcome.ACKED],
+                    "parked": [a.batch_id for a in acknowledgements if a.outcome is Outcome.PARKED],
+                },
+            )
+        lanes: dict[tuple[str, int], list[Candidate]] = {}
+        now: datetime | None = None
+        for row in connection.execute(_CANDIDATES, {"batches_max": self._events_max}):
+            now = row["now"]
+            candidate = Candidate(row["id"], row["event_count"], row["lease_until"], row["published_at"])
+            lanes.setdefault((row["destination"], row["lane"]), []).append(candidate)
+        if now is None:
+            return
+        send, extend = self._decide(lanes, now, queue_depth)
+        if extend:
+            connection.execute(_EXTEND, {"ids": extend, "lease": self._lease_seconds})
+        if send:
+            yield from self._mark_sent(connection, send)
+
+    def _decide(
+        self, lanes: dict[tuple[str, int], list[Candidate]], now: datetime, queue_depth: QueueDepth
+    ) -> tuple[list[str], list[str]]:
+        send: list[str] = []
+        extend: list[str] = []
+        for (destination, _), candidates in lanes.items():
+            expired = candidates[0].lease_until is not None and candidates[0].lease_until <= now
+            chosen, wait = choose(
+                candidates,
+                now=now,
+                events_max=self._events_max,
+                unread=expired and queue_depth(destination) > 0,
+                patience=timedelta(seconds=4 * self._lease_seconds),
+            )
+            (extend if wait else send).extend(candidate.id for candidate in chosen)
+        return send, extend
+
+    def _mark_sent(self, connection: "Connection", ids: list[str]) -> Iterator[Claim]:
+        claims: dict[tuple[str, int], list[Batch]] = {}
+        rows = connection.execute(_MARK_SENT, {"ids": ids, "lease": self._lease_seconds}).fetchall()
+        for row in sorted(rows, key=lambda row: row["seq"]):
+            batch = Batch(row["id"], row["retry_count"], msgspec.Raw(row["payload"].encode()))
+            claims.setdefault((row["destination"], row["lane"]), []).append(batch)
+        for (destination, lane), batches in claims.items():
+            yield Claim(destination, lane, batches)
+
+    def release(self, claims: Sequence[Claim]) -> None:
+        """The broker did not take these: let their leases run out now, not in seconds. Best effort."""
+        ids = [batch.id for claim in claims for batch in claim.batches]
+        self._database.run(lambda unit: unit.connection.execute(_RELEASE, {"ids": ids}) and None)
+
+
+# Lanes are found by skipping through the partial index, one look-up per lane, however many batches wait in it.
+_CANDIDATES = """
+    WITH RECURSIVE lanes AS (
+        (SELECT destination, lane FROM outbox_events WHERE acked_at IS NULL ORDER BY destination, lane LIMIT 1)
+        UNION ALL
+        SELECT next.destination, next.lane
+          FROM lanes, LATERAL (
+            SELECT destination, lane FROM outbox_events
+             WHERE acked_at IS NULL AND (destination, lane) > (lanes.destination, lanes.lane)
+             ORDER BY destination, lane LIMIT 1) AS next)
+    SELECT destination, lane, batch.*, brokage_now() AS now
+      FROM lanes, LATERAL (
+        SELECT id, event_count, lease_until, published_at FROM outbox_events AS o
+         WHERE o.acked_at IS NULL AND o.destination = lanes.destination AND o.lane = lanes.lane
+         ORDER BY seq LIMIT %(batches_max)s) AS batch
+"""
+_MARK_SENT = """
+    UPDATE outbox_events
+       SET status = 'SENT', retry_count = retry_count + 1, published_at = coalesce(published_at, brokage_now()),
+           lease_until = brokage_now() + make_interval(secs => %(lease)s)
+     WHERE id = ANY(%(ids)s::uuid[]) AND acked_at IS NULL
+    RETURNING id, destination, lane, seq, retry_count, payload::text AS payload
+"""
+_EXTEND = """
+    UPDATE outbox_events SET lease_until = brokage_now() + make_interval(secs => %(lease)s)
+     WHERE id = ANY(%(ids)s::uuid[]) AND acked_at IS NULL
+"""
+_RELEASE = """
+    UPDATE outbox_events SET lease_until = brokage_now() WHERE id = ANY(%(ids)s::uuid[]) AND acked_at IS NULL
+"""
+_ACKNOWLEDGE = """
+    UPDATE outbox_events
+       SET status = CASE WHEN id = ANY(%(parked)s::uuid[]) THEN 'PARKED' ELSE 'ACKED' END, acked_at = brokage_now()
+     WHERE id = ANY(%(acked)s::uuid[] || %(parked)s::uuid[]) AND acked_at IS NULL AND status = 'SENT'
+"""
