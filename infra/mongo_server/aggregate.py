@@ -141,6 +141,8 @@ def _unwind(operand: Any) -> Stage:
     parts = split(path[1:])
     keep = bool(options.get("preserveNullAndEmptyArrays"))
     index_field = options.get("includeArrayIndex")
+    if index_field is not None and (not isinstance(index_field, str) or index_field.startswith("$")):
+        raise CommandError(28810, "includeArrayIndex of $unwind takes the name of a field")
     index_parts = None if index_field is None else split(index_field)
 
     def unwound(docs: Iterator[Doc]) -> Iterator[Doc]:

@@ -10,7 +10,7 @@ from infra.mongo_server.paths import Doc
 _HARMLESS: Final = frozenset(
     {"$db", "lsid", "$readPreference", "$clusterTime", "comment", "maxTimeMS", "readConcern", "writeConcern"}
 )
-_READ_LEVELS: Final = frozenset({"local", "available", "majority"})
+_READ_CONCERNS: Final[list[Doc]] = [{}, {"level": "local"}, {"level": "available"}, {"level": "majority"}]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Arguments:
                 raise CommandError(40415, f"BSON field '{self.command}.{name}' is unknown to the local document server")
             if name == "writeConcern":
                 _check_write_concern(value)
-            elif name == "readConcern" and (set(value) - {"level"} or value.get("level", "local") not in _READ_LEVELS):
+            elif name == "readConcern" and value not in _READ_CONCERNS:
                 raise not_supported(f"readConcern {value}")
         if unknown := set(self.sequences) - allowed:
             raise CommandError(40415, f"unknown document sequence {sorted(unknown)}")

@@ -61,7 +61,10 @@ class Reads:
     def get_more(self, arguments: Arguments) -> Doc:
         arguments.check(frozenset({"collection", "batchSize"}))
         namespace = f"{arguments.database}.{arguments.body.get('collection')}"
-        return self._cursors.next_answer(arguments.body["getMore"], namespace, arguments.batch_size())
+        cursor_id = arguments.body["getMore"]
+        if not isinstance(cursor_id, int):
+            raise CommandError(14, "'getMore' must be a cursor id")
+        return self._cursors.next_answer(cursor_id, namespace, arguments.batch_size())
 
     def kill_cursors(self, arguments: Arguments) -> Doc:
         arguments.check(frozenset({"cursors"}))
@@ -72,7 +75,10 @@ class Reads:
             "cursorsUnknown": [],
             "ok": 1.0,
         }
-        for cursor_id in arguments.body.get("cursors", []):
+        wanted = arguments.body.get("cursors")
+        if not isinstance(wanted, list) or not all(isinstance(cursor_id, int) for cursor_id in wanted):
+            raise CommandError(14, "'cursors' must be an array of cursor ids")
+        for cursor_id in wanted:
             answer["cursorsKilled" if self._cursors.kill(cursor_id) else "cursorsNotFound"].append(cursor_id)
         return answer
 

@@ -14,7 +14,7 @@ from infra.mongo_server.errors import CommandError
 from infra.mongo_server.storage import Snapshot, Storage
 
 FIRST_BATCH: Final = 101
-BATCH_BYTES_MAX: Final = 16 * 1024 * 1024
+BATCH_BYTES_MAX: Final = 4 * 1024 * 1024  # the protocol allows 16 MiB; less keeps the process small
 OPEN_MAX: Final = 200
 IDLE_SECONDS_MAX: Final = 600.0
 
@@ -33,7 +33,7 @@ class Cursor:
         self.exhausted = False
 
     def batch(self, size: int | None) -> list[RawBSONDocument]:
-        """The next documents, at most `size` and about 16 MiB; notices exhaustion where it comes upon it."""
+        """The next documents, at most `size` and BATCH_BYTES_MAX; notices exhaustion where it comes upon it."""
         taken: list[RawBSONDocument] = []
         weight = 0
         while size is None or len(taken) < size:

@@ -70,8 +70,10 @@ def prepare(raw: bytes | Doc, collection: Collection | None) -> Prepared:
         except BSONError as error:
             raise bad_value(f"invalid BSON: {error}") from error
         body = raw
-    else:
+    elif isinstance(raw, dict):
         doc, body = raw, b""
+    else:
+        raise CommandError(14, "a document to insert must be an object")
     if next(iter(doc), None) != "_id":
         doc = {"_id": doc["_id"] if "_id" in doc else ObjectId(), **doc}
         body = b""

@@ -29,6 +29,8 @@ def compile_merge(spec: Any, database: str) -> Merge:
     if not isinstance(into, str) or not into or not isinstance(database, str):
         raise bad_value("$merge needs the collection to merge into")
     on = [spec["on"]] if isinstance(spec.get("on"), str) else spec.get("on", ["_id"])
+    if not isinstance(on, list) or not on or not all(isinstance(path, str) for path in on):
+        raise CommandError(14, "'on' of $merge takes the name of a field or an array of them")
     matched, unmatched = spec.get("whenMatched", "merge"), spec.get("whenNotMatched", "insert")
     if matched not in _MATCHED:
         raise not_supported(f"$merge with whenMatched {matched!r}")
