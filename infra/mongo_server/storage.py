@@ -21,7 +21,7 @@ from infra.mongo_server.errors import CommandError
 
 _APPLICATION_ID: Final = 0x42524B47
 _FORMAT: Final = 1  # of the keys and tables; another one is refused, never guessed at
-_IDLE_READERS_MAX: Final = 8
+_IDLE_READERS_MAX: Final = 4
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (generation INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS collections (
@@ -122,7 +122,7 @@ class Storage:
         self._readers_lock = threading.Lock()
         self._idle_readers: list[sqlite3.Connection] = []
         self._closed = False
-        self._writer = self._connect(cache_kib=16_384)
+        self._writer = self._connect(cache_kib=8_192)
         self._prepare_file()
         self._catalog = load_catalog(self._writer)
 

@@ -72,8 +72,9 @@ COMMANDS: list[dict[str, Any]] = [
     {"ping": 1, "readConcern": {"level": "local"}, "lsid": {"id": 1}, "comment": 1, "maxTimeMS": 1},
 ]
 ODD: list[Any] = [
-    None, True, -1, 0, 1.5, float("nan"), 2**62, "", "$", "a..b", "x\0y", "$$ROOT", [], [[]], [None], {}, {"": 1}, {"$": 1},
-    {"$frob": 1}, {"a.$": 1}, b"x", Regex("("), MaxKey(), {"a": {"$gt": [1]}}, {"_id": [1]}, {"$each": 1}, [{"$match": 1}],
+    None, True, -1, 0, 1.5, float("nan"), 2**62, "", "$", "a..b", "x\0y", "$$ROOT", [], [[]], [None], {}, {"": 1},
+    {"$": 1}, {"$frob": 1}, {"a.$": 1}, b"x", Regex("("), MaxKey(), {"a": {"$gt": [1]}}, {"_id": [1]}, {"$each": 1},
+    [{"$match": 1}],
 ]  # fmt: skip
 
 
