@@ -10,8 +10,8 @@ Row = dict[str, Any]
 
 _STATE = """
 SELECT c.id, c.id AS customer_id, c.organization_id, c.username, c.email, c.phone, c.full_name,
-       c.role, c.tier, c.active, coalesce(c.beneficial_owner_id, c.id) AS beneficial_owner_id, c.tokens_valid_from, c.version,
-       c.created_at, c.updated_at, t.priority AS tier_priority, t.rate_limit, t.fee_rate, t.fee_minimum,
+       c.role, c.tier, c.active, coalesce(c.beneficial_owner_id, c.id) AS beneficial_owner_id, c.tokens_valid_from,
+       c.version, c.created_at, c.updated_at, t.priority AS tier_priority, t.rate_limit, t.fee_rate, t.fee_minimum,
        ARRAY(SELECT b.broker_id FROM broker_customers b WHERE b.customer_id = c.id ORDER BY 1) AS brokers
 FROM customers c JOIN customer_tiers t ON t.tier_code = c.tier
 """

@@ -1,0 +1,198 @@
+"""Signing in, rotating, signing out, changing the password."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.integration.customer_service.conftest import PASSWORD, Api, Person
+
+
+def refresh(api: Api, token: str) -> Any:
+    return api.client.post("/api/auth/token", data={"grant_type": "refresh_token", "refresh_token": token})
+
+
+def me(api: Api, access_token: str) -> int:
+    status: int = api.client.get("/api/me", headers={"Authorization": f"Bearer {access_token}"}).status_code
+    return status
+
+
+class TestSignIn:
+    def test_gives_tokens_that_work_and_says_so(self, api: Api, customer: Person) -> None:
+        answer = api.sign_in(customer.username)
+        assert answer.status_code == 200
+        body = answer.json()
+        assert set(body) == {"access_token", "refresh_token", "token_type", "expires_in"}
+        assert (body["token_type"], body["expires_in"]) == ("Bearer", 900)
+        assert answer.headers["Cache-Control"] == "no-store"
+        known = api.client.get("/api/me", headers={"Authorization": f"Bearer {body['access_token']}"}).json()
+        assert known == {
+            "customer_id": customer.id,
+            "username": customer.username,
+            "role": "CUSTOMER",
+            "tier": "STANDARD",
+        }
+        event = api.events(customer.id)[-1]
+        assert (event["type"], event["actor"]) == ("UserSignedIn", {"id": customer.id, "role": "CUSTOMER"})
+
+    def test_wrong_password_and_unknown_user_get_the_same_answer(self, api: Api, customer: Person) -> None:
+        wrong = api.sign_in(customer.username, "wrong horse")
+        unknown = api.sign_in("nobody-at-all", "wrong horse")
+        hidden = {"instance"}
+        assert wrong.status_code == unknown.status_code == 401
+        assert {k: v for k, v in wrong.json().items() if k not in hidden} == {
+            k: v for k, v in unknown.json().items() if k not in hidden
+        }
+        assert "WWW-Authenticate" in wrong.headers
+        event = api.events(customer.id)[-1]
+        assert (event["type"], event["payload"]["reason"]) == ("SignInFailed", "credentials")
+        assert customer.username not in str(event)
+
+    def test_failures_slow_an_account_but_its_owner_gets_in(self, api: Api, customer: Person) -> None:
+        for _ in range(5):
+            api.sign_in(customer.username, "wrong horse")
+        started = time.monotonic()
+        assert api.sign_in(customer.username).status_code == 200
+        assert 0.5 <= time.monotonic() - started < 3
+        started = time.monotonic()
+        assert api.sign_in(customer.username).status_code == 200  # success has cleared the count
+        assert time.monotonic() - started < 0.5
+
+    def test_sixty_failures_a_minute_from_an_address_and_no_more(self, api: Api, customer: Person) -> None:
+        for number in range(60):
+            assert api.sign_in(f"nobody-{number}", "wrong horse").status_code == 401
+        refused = api.sign_in(customer.username)
+        assert (refused.status_code, refused.json()["code"]) == (429, "rate-limited")
+        assert 1 <= int(refused.headers["Retry-After"]) <= 60
+
+    @pytest.mark.parametrize(
+        ("form", "status"),
+        [
+            ({}, 422),
+            ({"grant_type": "password"}, 422),
+            ({"grant_type": "client_credentials"}, 422),
+            ({"grant_type": "password", "username": "a", "password": "b", "otp": "1"}, 422),
+            ({"grant_type": "password", "username": "nul\x00", "password": "b"}, 422),
+            ({"grant_type": "password", "username": ["a", "b"], "password": "b"}, 422),
+            ({"grant_type": "password", "username": "x" * 5000, "password": "b"}, 422),
+            ({"grant_type": "password", "username": "' OR 1=1--", "password": "b"}, 401),
+            ({"grant_type": "password", "username": "ünï", "password": "\ud7ff\ue000"}, 401),
+        ],
+    )
+    def test_forms_are_read_strictly(self, api: Api, form: dict[str, Any], status: int) -> None:
+        assert api.client.post("/api/auth/token", data=form).status_code == status
+
+    def test_json_is_no_form(self, api: Api) -> None:
+        assert api.client.post("/api/auth/token", json={"grant_type": "password"}).status_code == 415
+
+    def test_invalid_utf8_in_a_form(self, api: Api) -> None:
+        answer = api.client.post(
+            "/api/auth/token",
+            content=b"grant_type=password&username=%ff&password=x",
+            headers={"Content-Type": "application/x-www-form-urlencoded"},
+        )
+        assert answer.status_code == 422
+
+
+class TestRefresh:
+    def test_rotates(self, api: Api, customer: Person) -> None:
+        first = api.sign_in(customer.username).json()
+        second = refresh(api, first["refresh_token"]).json()
+        assert second["refresh_token"] != first["refresh_token"]
+        assert me(api, second["access_token"]) == 200
+        assert refresh(api, second["refresh_token"]).status_code == 200
+
+    def test_reuse_ends_the_whole_session(self, api: Api, customer: Person) -> None:
+        first = api.sign_in(customer.username).json()
+        second = refresh(api, first["refresh_token"]).json()
+        reused = refresh(api, first["refresh_token"])
+        assert (reused.status_code, reused.json()["code"]) == (401, "token-reused")
+        assert refresh(api, second["refresh_token"]).status_code == 401
+        assert me(api, second["access_token"]) == 401
+        assert api.events(customer.id)[-1]["payload"]["reason"] == "refresh_token_reused"
+
+    def test_reuse_leaves_other_sessions_alone(self, api: Api, customer: Person) -> None:
+        other = api.sign_in(customer.username).json()
+        first = api.sign_in(customer.username).json()
+        refresh(api, first["refresh_token"])
+        refresh(api, first["refresh_token"])
+        assert me(api, other["access_token"]) == 200
+        assert refresh(api, other["refresh_token"]).status_code == 200
+
+    def test_two_at_once_at_most_one_gets_a_token(self, api: Api, customer: Person) -> None:
+        token = api.sign_in(customer.username).json()["refresh_token"]
+        with ThreadPoolExecutor(2) as pool:
+            answers = list(pool.map(lambda _: refresh(api, token), range(2)))
+        assert sorted(answer.status_code for answer in answers) == [200, 401]
+
+    def test_expired_by_the_movable_clock(self, api: Api, customer: Person) -> None:
+        token = api.sign_in(customer.username).json()["refresh_token"]
+        api.execute("UPDATE clock_offset SET value = '25 hours'")
+        try:
+            assert refresh(api, token).json()["code"] == "invalid-refresh-token"
+        finally:
+            api.execute("UPDATE clock_offset SET value = '0'")
+
+    def test_made_up_and_access_tokens_are_no_refresh_tokens(self, api: Api, customer: Person) -> None:
+        access = api.sign_in(customer.username).json()["access_token"]
+        for token in ("made-up", access):
+            assert refresh(api, token).status_code == 401
+
+    def test_a_refresh_token_is_no_access_token(self, api: Api, customer: Person) -> None:
+        assert me(api, api.sign_in(customer.username).json()["refresh_token"]) == 401
+
+
+class TestSignOut:
+    @pytest.mark.parametrize("kind", ["refresh_token", "access_token"])
+    def test_ends_this_session_only(self, api: Api, customer: Person, kind: str) -> None:
+        other = api.sign_in(customer.username).json()
+        session = api.sign_in(customer.username).json()
+        assert api.client.post("/api/auth/revoke", data={"token": session[kind]}).status_code == 204
+        assert me(api, session["access_token"]) == 401
+        assert refresh(api, session["refresh_token"]).status_code == 401
+        assert me(api, other["access_token"]) == 200
+
+    def test_unknown_token_is_no_error(self, api: Api) -> None:
+        assert api.client.post("/api/auth/revoke", data={"token": "made-up"}).status_code == 204
+        assert api.client.post("/api/auth/revoke", data={"token": "a.b.c"}).status_code == 204
+
+
+class TestChangePassword:
+    def test_old_tokens_end_and_the_new_password_works(self, api: Api, customer: Person) -> None:
+        session = api.sign_in(customer.username).json()
+        body = {"current_password": PASSWORD, "new_password": "another good one"}
+        assert api.request("POST", "/api/auth/password", customer.username, json=body).status_code == 204
+        assert me(api, session["access_token"]) == 401
+        assert refresh(api, session["refresh_token"]).status_code == 401
+        assert api.sign_in(customer.username).status_code == 401
+        renewed = api.sign_in(customer.username, "another good one").json()
+        assert me(api, renewed["access_token"]) == 200
+        changed = next(event for event in api.events(customer.id) if event["type"] == "CustomerUpdated")
+        assert changed["payload"]["after"] == {"password_changed": True}
+        assert "another good one" not in str(changed)
+
+    def test_wrong_current_password_changes_nothing(self, api: Api, customer: Person) -> None:
+        body = {"current_password": "wrong horse", "new_password": "another good one"}
+        answer = api.request("POST", "/api/auth/password", customer.username, json=body)
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["pointer"] == "/current_password"
+        assert api.sign_in(customer.username).status_code == 200
+
+
+class TestKeys:
+    def test_jwks_shows_public_halves_only(self, api: Api) -> None:
+        [key] = api.client.get("/.well-known/jwks.json").json()["keys"]
+        assert (key["kty"], key["crv"], key["alg"], key["use"]) == ("OKP", "Ed25519", "EdDSA", "sig")
+        assert "d" not in key
+
+    def test_tokens_of_a_rotated_key_stay_good(self, api: Api, customer: Person) -> None:
+        from shared.auth import keys
+
+        old = api.sign_in(customer.username).json()["access_token"]
+        kid = keys.rotate(api.resources.key_directory)
+        time.sleep(2.1)  # verifiers look for unknown keys at most once in two seconds
+        new = api.sign_in(customer.username).json()["access_token"]
+        assert me(api, old) == me(api, new) == 200
+        for path in api.resources.key_directory.glob(f"{kid}*"):
+            path.unlink()
