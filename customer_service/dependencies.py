@@ -33,7 +33,7 @@ class CustomerResources:
         self.passwords = Passwords(settings)
         # Hashing has threads of its own: a crowd at the sign-in must not take those of everybody else.
         self.hashing = ThreadPoolExecutor(_HASHING_THREADS, thread_name_prefix="hashing")
-        self.principals = CachedDirectory(self._load_principal)
+        self.principals = CachedDirectory(self._load_principal, self._load_assigned)
 
     @property
     def key_directory(self) -> Path:
@@ -58,6 +58,10 @@ class CustomerResources:
         with self.database.read() as connection:
             row = repository.find_state(connection, customer_id)
         return None if row is None else principal_from_row(row)
+
+    def _load_assigned(self, broker_id: int) -> frozenset[int]:
+        with self.database.read() as connection:
+            return frozenset(repository.list_assigned_customer_ids(connection, broker_id))
 
 
 async def _resources(request: Request) -> CustomerResources:

@@ -53,16 +53,20 @@ class CallerContext:
         owner = self.directory.get(customer_id)
         return owner is not None and self.customer_id in owner.brokers
 
-    def visible_customer(self, customer_id: int | None) -> int | None:
-        """For a query that may name a customer: the one to filter by, None for everybody's.
+    def visible_customers(self, customer_id: int | None = None) -> list[int] | None:
+        """Whose things a collection shows: only of the customer that the query names; else of everybody (None), of the
+        caller and those assigned to him, or of the caller alone.
 
         Raises:
-            NotFound: it names one who is not the caller's, or (an ASSIGNED scope) nobody.
+            NotFound: the query names one who is not the caller's.
         """
         if customer_id is not None:
-            self.require_customer(customer_id, "query")
-            return customer_id
-        return None if self.scope is Scope.ANY else self.customer_id
+            return [self.require_customer(customer_id, "query").customer_id]
+        if self.scope is Scope.ANY:
+            return None
+        if self.scope is Scope.ASSIGNED:
+            return sorted({self.customer_id, *self.directory.assigned_to(self.customer_id)})
+        return [self.customer_id]
 
     def require_customer(self, customer_id: int, where: Where = "body") -> Principal:
         """The customer that a request names, if the caller may act for him. May wait up to 2 s; not for the event loop.

@@ -55,6 +55,9 @@ class PrincipalDirectory(Protocol):
     def get(self, customer_id: int) -> Principal | None:
         """The principal, or None when the projection does not hold him. May query the store."""
 
+    def assigned_to(self, broker_id: int) -> frozenset[int]:
+        """The customers for whom the broker may act. Queries the store."""
+
     def wait_for(self, customer_id: int, timeout_seconds: float = ARRIVAL_SECONDS) -> Principal | None:
         """Like `get`, but gives events on their way here `timeout_seconds` to arrive. Blocks: not for the event
         loop."""
@@ -69,11 +72,13 @@ class CachedDirectory:
     def __init__(
         self,
         load: Callable[[int], Principal | None],
+        load_assigned: Callable[[int], frozenset[int]] = lambda _: frozenset(),
         *,
         cache_seconds: float = CACHE_SECONDS,
         entries_max: int = CACHE_ENTRIES_MAX,
     ) -> None:
         self._load = load
+        self._load_assigned = load_assigned
         self._cache_seconds = cache_seconds
         self._entries_max = entries_max
         self._entries: OrderedDict[int, tuple[float, Principal]] = OrderedDict()
@@ -102,6 +107,9 @@ class CachedDirectory:
                 return principal
             time.sleep(_ARRIVAL_POLL_SECONDS)
 
+    def assigned_to(self, broker_id: int) -> frozenset[int]:
+        return self._load_assigned(broker_id)
+
     def forget(self, customer_id: int) -> None:
         """Drop what is cached, after a change made by this very process."""
         with self._lock:
@@ -123,7 +131,12 @@ def postgres_directory(database: Database) -> CachedDirectory:
             row = connection.execute(_SELECT, {"customer_id": customer_id}).fetchone()
         return None if row is None else principal_from_row(row)
 
-    return CachedDirectory(load)
+    def load_assigned(broker_id: int) -> frozenset[int]:
+        with database.read() as connection:
+            rows = connection.execute(_SELECT_ASSIGNED, {"broker_id": broker_id}).fetchall()
+        return frozenset(row["customer_id"] for row in rows)
+
+    return CachedDirectory(load, load_assigned)
 
 
 def principal_from_row(row: dict[str, Any]) -> Principal:
@@ -212,6 +225,8 @@ _COLUMNS = (
 )
 
 _SELECT = "SELECT * FROM principals WHERE customer_id = %(customer_id)s"
+
+_SELECT_ASSIGNED = "SELECT customer_id FROM principals WHERE brokers @> ARRAY[%(broker_id)s::bigint]"
 
 _UPSERT = """
 INSERT INTO principals AS p (customer_id, username, role, tier, tier_priority, rate_limit, fee_rate, fee_minimum,

@@ -1,0 +1,104 @@
+"""The cached directory, and what a caller may see."""
+
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+
+from shared.auth.caller import CallerContext
+from shared.auth.permissions import Role, Scope
+from shared.auth.principals import CachedDirectory, Principal
+from shared.errors import NotFound, ValidationFailed
+
+
+def principal(customer_id: int, **changes: object) -> Principal:
+    basis = Principal(
+        customer_id=customer_id,
+        username=f"user{customer_id}",
+        role=Role.CUSTOMER,
+        tier="STANDARD",
+        tier_priority=3,
+        rate_limit=100,
+        fee_rate=Decimal(0),
+        fee_minimum=Decimal(0),
+        active=True,
+        tokens_valid_from=datetime(2026, 1, 1, tzinfo=UTC),
+        organization_id="o",
+        beneficial_owner_id=customer_id,
+    )
+    return replace(basis, **changes)  # type: ignore[arg-type]
+
+
+class TestCachedDirectory:
+    def test_asks_the_store_once_a_second(self) -> None:
+        asked: list[int] = []
+        directory = CachedDirectory(lambda number: asked.append(number) or principal(number), cache_seconds=0.05)
+        assert directory.peek(1) is None
+        directory.get(1)
+        directory.get(1)
+        assert (len(asked), directory.peek(1)) == (1, principal(1))
+        time.sleep(0.06)
+        directory.get(1)
+        assert len(asked) == 2
+
+    def test_forgets_on_demand_and_when_full(self) -> None:
+        asked: list[int] = []
+        directory = CachedDirectory(lambda number: asked.append(number) or principal(number), entries_max=2)
+        for number in (1, 2, 3, 3):
+            directory.get(number)
+        assert directory.peek(1) is None
+        directory.forget(3)
+        directory.get(3)
+        assert asked == [1, 2, 3, 3]
+
+    def test_waits_for_what_is_on_its_way(self) -> None:
+        arrives = time.monotonic() + 0.1
+        directory = CachedDirectory(lambda number: principal(number) if time.monotonic() > arrives else None)
+        assert directory.get(1) is None
+        assert directory.wait_for(1) == principal(1)
+
+    def test_gives_up(self) -> None:
+        assert CachedDirectory(lambda _: None).wait_for(1, timeout_seconds=0.1) is None
+
+
+PEOPLE = {1: principal(1), 2: principal(2, brokers=frozenset({9})), 9: principal(9, role=Role.BROKER)}
+
+
+class TestRequireCustomer:
+    def caller(self, customer_id: int, scope: Scope) -> CallerContext:
+        directory = CachedDirectory(PEOPLE.get, lambda broker: frozenset({2}) if broker == 9 else frozenset())
+        return CallerContext(PEOPLE[customer_id], scope, directory, "c")
+
+    def test_own(self) -> None:
+        caller = self.caller(1, Scope.OWN)
+        assert caller.require_customer(1).customer_id == 1
+        assert (caller.may_see(1), caller.may_see(2)) == (True, False)
+        assert caller.visible_customers() == [1]
+
+    @pytest.mark.parametrize("named", [2, 404])
+    def test_others_and_nobody_get_the_same_answer_at_once(self, named: int) -> None:
+        for caller in (self.caller(1, Scope.OWN), self.caller(1, Scope.ASSIGNED)):
+            started = time.monotonic()
+            with pytest.raises(ValidationFailed) as refusal:
+                caller.require_customer(named, "body")
+            assert refusal.value.errors[0].pointer == "/customer_id"
+            for where in ("path", "query"):
+                with pytest.raises(NotFound):
+                    caller.require_customer(named, where)  # type: ignore[arg-type]
+            assert time.monotonic() - started < 0.5
+
+    def test_assigned(self) -> None:
+        caller = self.caller(9, Scope.ASSIGNED)
+        assert caller.require_customer(2).customer_id == 2
+        assert (caller.may_see(2), caller.may_see(1)) == (True, False)
+        assert caller.visible_customers(2) == [2]
+        assert caller.visible_customers() == [2, 9]
+
+    def test_any_sees_all_and_filters_by_whom_it_names(self) -> None:
+        caller = self.caller(1, Scope.ANY)
+        assert caller.visible_customers() is None
+        assert caller.visible_customers(2) == [2]
+        assert caller.context(2).actor.on_behalf_of == 2
+        assert caller.context(1).actor.on_behalf_of is None
