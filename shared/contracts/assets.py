@@ -11,7 +11,7 @@ INSTRUMENT = "instrument"
 
 
 @contract(ORDER, ("asset_service",), by_customer=True)
-class ReserveAsset(Command, kw_only=True):
+class ReserveAsset(Command, frozen=True, kw_only=True):
     """Block what an order may need: a BUY its notional and the notional's fee in `quote_asset`, a SELL its size in `asset_name`.
 
     Answered by AssetReserved or AssetReservationFailed; a repeat is answered as the first time.
@@ -27,7 +27,7 @@ class ReserveAsset(Command, kw_only=True):
 
 
 @contract(ORDER, ("asset_service",), by_customer=True)
-class ReleaseReservation(Command, kw_only=True):
+class ReleaseReservation(Command, frozen=True, kw_only=True):
     """Give back what is left of an order's reservation. Without one, leave a tombstone that refuses a late ReserveAsset.
 
     Always answered by AssetReleased.
@@ -37,7 +37,7 @@ class ReleaseReservation(Command, kw_only=True):
 
 
 @contract(ORDER, ("processor", "auditor"))
-class AssetReserved(Event, kw_only=True):
+class AssetReserved(Event, frozen=True, kw_only=True):
     """`amount` of `asset_name` (cash for a BUY) left the customer's usable size."""
 
     asset_name: str
@@ -45,14 +45,14 @@ class AssetReserved(Event, kw_only=True):
 
 
 @contract(ORDER, ("processor", "auditor"))
-class AssetReservationFailed(Event, kw_only=True):
+class AssetReservationFailed(Event, frozen=True, kw_only=True):
     asset_name: str
     amount: Decimal
     reason: str
 
 
 @contract(ORDER, ("processor", "auditor"))
-class AssetReleased(Event, kw_only=True):
+class AssetReleased(Event, frozen=True, kw_only=True):
     """`amount` went back to the usable size; zero when nothing was reserved."""
 
     asset_name: str
@@ -61,21 +61,21 @@ class AssetReleased(Event, kw_only=True):
 
 
 @contract(TRANSFER, ("notifier", "auditor"))
-class FundsDeposited(Event, kw_only=True):
+class FundsDeposited(Event, frozen=True, kw_only=True):
     asset_name: str
     amount: Decimal
     reference: str
 
 
 @contract(TRANSFER, ("notifier", "auditor"))
-class FundsWithdrawn(Event, kw_only=True):
+class FundsWithdrawn(Event, frozen=True, kw_only=True):
     asset_name: str
     amount: Decimal
     reference: str
 
 
 @contract(ASSET, ("notifier", "auditor"))
-class LowBalance(Event, kw_only=True):
+class LowBalance(Event, frozen=True, kw_only=True):
     """`usable_size` fell below a tenth of `size`; said once per crossing."""
 
     asset_name: str
@@ -84,7 +84,7 @@ class LowBalance(Event, kw_only=True):
 
 
 @contract(INSTRUMENT, ("order_service", "processor", "auditor"))
-class InstrumentChanged(Event, kw_only=True):
+class InstrumentChanged(Event, frozen=True, kw_only=True):
     """An instrument's whole definition. Cash has no `quote_asset`. `size_scale + price_scale <=` the quote asset's scale."""
 
     asset_name: str

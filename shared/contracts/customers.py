@@ -11,7 +11,7 @@ CUSTOMER = "customer"
 _PROJECTIONS = ("order_service", "asset_service", "processor", "notifier", "auditor")
 
 
-class CustomerState(Event, kw_only=True):
+class CustomerState(Event, frozen=True, kw_only=True):
     """A customer as other services may know him. `email` is for the notifier; the auditor keeps only its digest.
 
     `tokens_valid_from`: access tokens issued before are refused. `brokers`: ids of the brokers who may act for him.
@@ -33,42 +33,42 @@ class CustomerState(Event, kw_only=True):
 
 
 @contract(CUSTOMER, _PROJECTIONS)
-class CustomerRegistered(CustomerState, kw_only=True):
+class CustomerRegistered(CustomerState, frozen=True, kw_only=True):
     pass
 
 
 @contract(CUSTOMER, _PROJECTIONS)
-class CustomerUpdated(CustomerState, kw_only=True):
+class CustomerUpdated(CustomerState, frozen=True, kw_only=True):
     pass
 
 
 @contract(CUSTOMER, _PROJECTIONS)
-class CustomerDeactivated(CustomerState, kw_only=True):
+class CustomerDeactivated(CustomerState, frozen=True, kw_only=True):
     """Also: order_service asks for the cancelation of his open orders."""
 
 
 @contract(CUSTOMER, _PROJECTIONS)
-class CustomerTierChanged(CustomerState, kw_only=True):
+class CustomerTierChanged(CustomerState, frozen=True, kw_only=True):
     pass
 
 
 @contract(CUSTOMER, _PROJECTIONS)
-class CustomerRoleChanged(CustomerState, kw_only=True):
+class CustomerRoleChanged(CustomerState, frozen=True, kw_only=True):
     pass
 
 
 @contract(CUSTOMER, _PROJECTIONS)
-class BrokerCustomerAssigned(CustomerState, kw_only=True):
+class BrokerCustomerAssigned(CustomerState, frozen=True, kw_only=True):
     broker_id: int
 
 
 @contract(CUSTOMER, _PROJECTIONS)
-class BrokerCustomerUnassigned(CustomerState, kw_only=True):
+class BrokerCustomerUnassigned(CustomerState, frozen=True, kw_only=True):
     broker_id: int
 
 
 @contract(CUSTOMER, ("notifier", "auditor"))
-class NotificationPreferencesChanged(Event, kw_only=True):
+class NotificationPreferencesChanged(Event, frozen=True, kw_only=True):
     email_enabled: bool
     sms_enabled: bool
     push_enabled: bool
@@ -76,12 +76,12 @@ class NotificationPreferencesChanged(Event, kw_only=True):
 
 
 @contract(CUSTOMER, ("auditor",))
-class UserSignedIn(Event, kw_only=True):
+class UserSignedIn(Event, frozen=True, kw_only=True):
     username: str
 
 
 @contract(CUSTOMER, ("auditor",))
-class SignInFailed(Event, kw_only=True):
+class SignInFailed(Event, frozen=True, kw_only=True):
     """`username_digest`: what was typed may be a password typed into the wrong field."""
 
     username_digest: str

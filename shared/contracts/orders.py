@@ -21,7 +21,7 @@ class RejectionReason(StrEnum):
     CUSTOMER_INACTIVE = "CUSTOMER_INACTIVE"
 
 
-class OrderEvent(Event, kw_only=True):
+class OrderEvent(Event, frozen=True, kw_only=True):
     """What each event about an order says of it, so that a reader can tell people. Sizes in units of `asset_name`,
     `price` in `quote_asset` per unit."""
 
@@ -34,7 +34,7 @@ class OrderEvent(Event, kw_only=True):
 
 
 @contract(ORDER, ("processor", "auditor"))
-class OrderCreated(OrderEvent, kw_only=True):
+class OrderCreated(OrderEvent, frozen=True, kw_only=True):
     """Accepted and stored; starts the order's saga."""
 
     order_type: str
@@ -50,31 +50,31 @@ class OrderCreated(OrderEvent, kw_only=True):
 
 
 @contract(ORDER, ("processor", "notifier", "auditor"))
-class OrderConfirmed(OrderEvent, kw_only=True):
+class OrderConfirmed(OrderEvent, frozen=True, kw_only=True):
     pass
 
 
 @contract(ORDER, ("processor", "notifier", "auditor"))
-class OrderRejected(OrderEvent, kw_only=True):
+class OrderRejected(OrderEvent, frozen=True, kw_only=True):
     rejection_reason: str
 
 
 @contract(ORDER, ("processor", "auditor"))
-class OrderCancelRequested(OrderEvent, kw_only=True):
+class OrderCancelRequested(OrderEvent, frozen=True, kw_only=True):
     pass
 
 
 @contract(ORDER, ("processor", "notifier", "auditor"))
-class OrderCanceled(OrderEvent, kw_only=True):
+class OrderCanceled(OrderEvent, frozen=True, kw_only=True):
     pass
 
 
 @contract(ORDER, ("processor", "notifier", "auditor"))
-class OrderExpired(OrderEvent, kw_only=True):
+class OrderExpired(OrderEvent, frozen=True, kw_only=True):
     pass
 
 
-class OrderFilled(OrderEvent, kw_only=True):
+class OrderFilled(OrderEvent, frozen=True, kw_only=True):
     """`average_price` is for people; `filled_notional` and `fee_amount` are exact, in `quote_asset`, over all fills so far."""
 
     filled_notional: Decimal
@@ -83,31 +83,31 @@ class OrderFilled(OrderEvent, kw_only=True):
 
 
 @contract(ORDER, ("processor", "notifier", "auditor"))
-class OrderMatched(OrderFilled, kw_only=True):
+class OrderMatched(OrderFilled, frozen=True, kw_only=True):
     pass
 
 
 @contract(ORDER, ("notifier", "auditor"))
-class OrderPartiallyMatched(OrderFilled, kw_only=True):
+class OrderPartiallyMatched(OrderFilled, frozen=True, kw_only=True):
     pass
 
 
 @contract(ORDER, ("auditor",))
-class OrderArchived(OrderEvent, kw_only=True):
+class OrderArchived(OrderEvent, frozen=True, kw_only=True):
     pass
 
 
 @contract(ORDER, ("order_service",))
-class ConfirmOrder(Command, kw_only=True):
+class ConfirmOrder(Command, frozen=True, kw_only=True):
     """The reservation stands: ASSET_RESERVED and ORDER_CONFIRMED in one step."""
 
 
 @contract(ORDER, ("order_service",))
-class RejectOrder(Command, kw_only=True):
+class RejectOrder(Command, frozen=True, kw_only=True):
     rejection_reason: str
 
 
-class MarkOrderFilled(Command, kw_only=True):
+class MarkOrderFilled(Command, frozen=True, kw_only=True):
     """Totals over all settled fills, not this fill's part: applying it twice, or late, changes nothing."""
 
     filled_size: Decimal
@@ -116,20 +116,20 @@ class MarkOrderFilled(Command, kw_only=True):
 
 
 @contract(ORDER, ("order_service",))
-class MarkOrderPartiallyMatched(MarkOrderFilled, kw_only=True):
+class MarkOrderPartiallyMatched(MarkOrderFilled, frozen=True, kw_only=True):
     pass
 
 
 @contract(ORDER, ("order_service",))
-class MarkOrderMatched(MarkOrderFilled, kw_only=True):
+class MarkOrderMatched(MarkOrderFilled, frozen=True, kw_only=True):
     pass
 
 
 @contract(ORDER, ("order_service",))
-class MarkOrderCanceled(Command, kw_only=True):
+class MarkOrderCanceled(Command, frozen=True, kw_only=True):
     """Off the book, every fill settled, the rest released."""
 
 
 @contract(ORDER, ("order_service",))
-class MarkOrderExpired(Command, kw_only=True):
+class MarkOrderExpired(Command, frozen=True, kw_only=True):
     """As MarkOrderCanceled, because its time was over."""

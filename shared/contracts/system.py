@@ -6,7 +6,7 @@ from shared.contracts.message import Event, contract
 
 
 @contract("admin_action", ("auditor",))
-class AdminActed(Event, kw_only=True):
+class AdminActed(Event, frozen=True, kw_only=True):
     """An admin did something that changes no aggregate of its own, or more than one: `action` is the operation's id."""
 
     action: str

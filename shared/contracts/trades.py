@@ -7,7 +7,7 @@ from shared.contracts.message import Command, Event, contract
 TRADE = "trade"
 
 
-class TradeTerms(Command, kw_only=True):
+class TradeTerms(Command, frozen=True, kw_only=True):
     """A side without an order is HOUSE. `price` in `quote_asset` per unit of `asset_name`."""
 
     asset_name: str
@@ -21,11 +21,11 @@ class TradeTerms(Command, kw_only=True):
 
 
 @contract(TRADE, ("asset_service",))
-class SettleTrade(TradeTerms, kw_only=True):
+class SettleTrade(TradeTerms, frozen=True, kw_only=True):
     """Move all legs of a trade in one transaction. Answered by TradeSettled or TradeSettlementFailed, and alike when repeated."""
 
 
-class TradeEvent(Event, kw_only=True):
+class TradeEvent(Event, frozen=True, kw_only=True):
     asset_name: str
     quote_asset: str
     size: Decimal
@@ -37,7 +37,7 @@ class TradeEvent(Event, kw_only=True):
 
 
 @contract(TRADE, ("processor", "auditor"))
-class TradeSettled(TradeEvent, kw_only=True):
+class TradeSettled(TradeEvent, frozen=True, kw_only=True):
     """`notional` = size * price; what each side paid as fee for this fill, in `quote_asset`."""
 
     notional: Decimal
@@ -46,7 +46,7 @@ class TradeSettled(TradeEvent, kw_only=True):
 
 
 @contract(TRADE, ("processor", "auditor"))
-class TradeSettlementFailed(TradeEvent, kw_only=True):
+class TradeSettlementFailed(TradeEvent, frozen=True, kw_only=True):
     """Nothing moved."""
 
     reason: str

@@ -139,7 +139,9 @@ class Database:
                 raise DatabaseUnavailable(self.name) from error
             raise
 
-    def run(self, work: Callable[[UnitOfWork], T], *, context: Context | None = None, attempts: int = ATTEMPTS_MAX) -> T:
+    def run(
+        self, work: Callable[[UnitOfWork], T], *, context: Context | None = None, attempts: int = ATTEMPTS_MAX
+    ) -> T:
         """Do `work` in one transaction, write what it recorded to the outbox, commit, and return its result.
 
         A conflict, a deadlock, a lock timeout or a lost connection repeats the whole, at most `attempts` times with growing,
@@ -156,7 +158,8 @@ class Database:
             reraise=True,
         )
         try:
-            return retrying(self._run_once, work, context or Context())
+            result: T = retrying(self._run_once, work, context or Context())
+            return result
         except PoolTimeout as error:
             raise DatabaseUnavailable(self.name) from error
         except (Conflict, psycopg.Error) as error:

@@ -102,7 +102,12 @@ class Candidate:
 
 
 def choose(
-    candidates: Sequence[Candidate], *, now: datetime, events_max: int, unread: bool = False, patience: timedelta = timedelta()
+    candidates: Sequence[Candidate],
+    *,
+    now: datetime,
+    events_max: int,
+    unread: bool = False,
+    patience: timedelta = timedelta(),
 ) -> tuple[list[Candidate], bool]:
     """Which batches of one lane to send now, and whether to only extend the lease of what is outstanding.
 

@@ -1,0 +1,222 @@
+"""Worker and relay processes: what a service brings to them, and how they run until they are told to stop."""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+import dramatiq.worker
+import msgspec
+import redis
+import structlog
+
+from shared.db.engine import Database
+from shared.faults import fault, install_from_environment
+from shared.messaging import outbox
+from shared.messaging.broker import Broker
+from shared.messaging.delivery import Acknowledgement, Delivery, decode_delivery
+from shared.messaging.inbox import Inbox, InboxStore, Unavailable
+from shared.messaging.outbox import PostgresOutbox
+from shared.messaging.postgres_inbox import Handler, PostgresInboxStore
+from shared.messaging.relay import Relay
+from shared.settings import ServiceSettings
+
+log = structlog.get_logger(__name__)
+
+
+class Consumer(Protocol):
+    """One service's inbox, open."""
+
+    def receive(self, delivery: Delivery) -> list[Acknowledgement]: ...
+
+    def close(self) -> None: ...
+
+
+class StoreConsumer:
+    """A consumer over any inbox store; `close` closes what it works on."""
+
+    def __init__(self, store: InboxStore, settings: ServiceSettings, close: Callable[[], None]) -> None:
+        self._inbox = Inbox(
+            store,
+            attempts_max=settings.event_attempts_max,
+            stale_after=timedelta(seconds=settings.stale_after_seconds),
+        )
+        self._close = close
+
+    def receive(self, delivery: Delivery) -> list[Acknowledgement]:
+        return self._inbox.receive(delivery)
+
+    def close(self) -> None:
+        self._close()
+
+
+def postgres_consumer(name: str, url: str, settings: ServiceSettings, handler: Handler) -> StoreConsumer:
+    """The consumer of a service on Postgres: its queue has its name, `handler` gets each batch in an open unit of work."""
+    database = Database(url, name=f"{name} worker", pool_size=settings.worker_pool_size, handler_limits=True)
+    return StoreConsumer(PostgresInboxStore(database, consumer=name, handler=handler), settings, database.close)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceWorker:
+    """A service as a worker process runs it. `start` opens its consumer."""
+
+    name: str
+    start: Callable[[], Consumer]
+
+
+class Loop(Protocol):
+    """Something that runs in a thread of a relay process until `stop` is set."""
+
+    name: str
+
+    def run(self, stop: threading.Event) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRelay:
+    """A service as a relay process runs it: its outbox relay, its sweepers and timers."""
+
+    name: str
+    start: Callable[[], Sequence[Loop]]
+
+
+class Timer:
+    """Calls `work` every `seconds`. What it raises is logged, and the next turn comes all the same."""
+
+    def __init__(self, name: str, seconds: float, work: Callable[[], object]) -> None:
+        self.name = name
+        self._seconds = seconds
+        self._work = work
+
+    def run(self, stop: threading.Event) -> None:
+        while not stop.wait(self._seconds):
+            try:
+                self._work()
+            except Exception as error:  # noqa: BLE001 - a timer outlives any one failure
+                log.warning("timer failed", timer=self.name, error=repr(error))
+
+
+def outbox_relay(name: str, database: Database, settings: ServiceSettings) -> list[Loop]:
+    """The relay of a Postgres service's outbox, and the timer that forgets what is old."""
+    store = PostgresOutbox(database, lease_seconds=settings.relay_lease_seconds, events_max=settings.claim_events_max)
+    relay = Relay(
+        name,
+        store,
+        Broker(settings.queue_url),
+        listen_url=database.url,
+        sweep_seconds=settings.relay_sweep_seconds,
+        linger_seconds=settings.relay_linger_seconds,
+    )
+    return [relay, Timer(f"{name} retention", 60.0, lambda: forget(database, settings))]
+
+
+_FORGET_AT_ONCE = 5_000
+
+
+def forget(database: Database, settings: ServiceSettings) -> None:
+    """Delete acknowledged batches, processed events and idempotency records whose time is over, a bounded number at a time."""
+    statements = (
+        (
+            "DELETE FROM outbox_events WHERE id IN (SELECT id FROM outbox_events WHERE status = 'ACKED' AND acked_at <"
+            " brokage_now() - make_interval(secs => %(seconds)s) ORDER BY id LIMIT %(limit)s)",
+            settings.acked_batches_kept_seconds,
+        ),
+        (
+            "DELETE FROM processed_events WHERE (consumer, event_id) IN (SELECT consumer, event_id FROM processed_events"
+            " WHERE processed_at < brokage_now() - make_interval(secs => %(seconds)s) LIMIT %(limit)s)",
+            settings.processed_events_kept_seconds,
+        ),
+        (
+            "DELETE FROM idempotency_records WHERE (principal, method, route, key) IN (SELECT principal, method, route, key"
+            " FROM idempotency_records WHERE created_at < brokage_now() - make_interval(secs => %(seconds)s) LIMIT %(limit)s)",
+            24 * 3600.0,
+        ),
+    )
+    for statement, seconds in statements:
+        database.run(
+            lambda unit, statement=statement, seconds=seconds: unit.connection.execute(  # type: ignore[misc]
+                statement, {"seconds": seconds, "limit": _FORGET_AT_ONCE}
+            )
+        )
+
+
+def run_workers(
+    workers: Sequence[ServiceWorker], stop: threading.Event, *, settings: ServiceSettings, on_ready: Callable[[], None]
+) -> None:
+    """Receive for `workers` in this process until `stop`; a delivery in work is finished first."""
+    install_from_environment()
+    outbox.lanes_per_destination = settings.lanes
+    dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = 1.0
+    dramatiq.worker.POST_PROCESS_MESSAGE_RETRY_DELAY_SECS = 1.0
+    broker = Broker(settings.queue_url)
+    consumers = []
+    for worker in workers:
+        consumer = worker.start()
+        consumers.append(consumer)
+        broker.declare_consumer(worker.name, _receiver(broker, consumer))
+    dramatiq_worker = dramatiq.Worker(
+        broker.dramatiq, worker_timeout=100, worker_threads=int(os.environ.get("BROKAGE_WORKER_THREADS", "8"))
+    )
+    dramatiq_worker.start()
+    on_ready()
+    stop.wait()
+    dramatiq_worker.stop(timeout=10_000)
+    for consumer in consumers:
+        consumer.close()
+    broker.close()
+
+
+def _receiver(broker: Broker, consumer: Consumer) -> Callable[[bytes], None]:
+    """The actor's body: decode, receive, acknowledge. It never raises: whatever is not acknowledged comes again by its lease, and
+    dramatiq, which would move a failed message to its own dead letters, has nothing to decide."""
+
+    def receive(data: bytes) -> None:
+        try:
+            delivery = decode_delivery(data)
+        except msgspec.DecodeError as error:
+            log.error("undecodable delivery dropped", error=repr(error))
+            return
+        try:
+            acknowledgements = consumer.receive(delivery)
+            fault("inbox.before_acknowledge")
+            broker.acknowledge(delivery.source, acknowledgements)
+        except (Unavailable, redis.RedisError) as error:
+            log.warning("delivery not acknowledged", source=delivery.source, lane=delivery.lane, error=repr(error))
+        except Exception:
+            log.exception("delivery failed", source=delivery.source, lane=delivery.lane)
+
+    return receive
+
+
+def run_relays(
+    relays: Sequence[ServiceRelay], stop: threading.Event, *, settings: ServiceSettings, on_ready: Callable[[], None]
+) -> None:
+    """Run every loop of `relays` in a thread of its own until `stop`. A loop that ends by an error takes the process with it: the
+    supervisor starts it anew."""
+    install_from_environment()
+    outbox.lanes_per_destination = settings.lanes
+    failed = threading.Event()
+
+    def guarded(loop: Loop) -> None:
+        try:
+            loop.run(stop)
+        except BaseException:
+            log.exception("loop ended", loop=loop.name)
+            failed.set()
+            stop.set()
+
+    threads = [
+        threading.Thread(target=guarded, args=(loop,), name=loop.name, daemon=True)
+        for relay in relays
+        for loop in relay.start()
+    ]
+    for thread in threads:
+        thread.start()
+    on_ready()
+    stop.wait()
+    for thread in threads:
+        thread.join(5.0)
+    if failed.is_set():
+        raise SystemExit(1)
