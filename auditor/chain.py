@@ -1,0 +1,179 @@
+"""The hash chain: each record's hash covers its content and the hash before it. Pure; no store.
+
+`hash = SHA256(prev_hash || canonical(content))`, where the content is every field but `_id`, `prev_hash` and `hash`
+themselves, and so holds `seq` too. Canonical: JSON with sorted keys, no spaces, UTF-8, times as RFC 3339 in UTC with
+milliseconds.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+GENESIS = "0" * 64
+"""What the first record follows."""
+_OUTSIDE = frozenset({"_id", "prev_hash", "hash"})
+
+
+class Tampering(StrEnum):
+    """What is wrong with the trail at a place."""
+
+    CHANGED = "changed"
+    MISSING = "missing"
+    REORDERED = "reordered"
+    INSERTED = "inserted"
+    TAIL_CUT = "tail-cut"
+    REWRITTEN = "rewritten"
+    """The records agree with each other but not with the remembered head: everything up to it was made anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of the chain: how many records there are, and the hash of the last."""
+
+    seq: int
+    hash: str
+
+
+START = Head(0, GENESIS)
+
+
+@dataclass(frozen=True, slots=True)
+class FirstBad:
+    seq: int
+    reason: Tampering
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """`records` is how many were examined; after the first bad one the rest proves nothing and is not looked at."""
+
+    valid: bool
+    records: int
+    head: Head
+    first_bad: FirstBad | None
+
+
+def canonical(content: Mapping[str, Any]) -> bytes:
+    """The bytes that are hashed. Two contents have the same bytes only if they say the same.
+
+    Raises:
+        TypeError: a value that JSON cannot hold.
+    """
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain).encode()
+
+
+def content_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored record without what is not hashed. Unknown fields stay in: adding one is a change."""
+    return {name: value for name, value in record.items() if name not in _OUTSIDE}
+
+
+def digest(prev_hash: str, content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(prev_hash.encode() + canonical(content)).hexdigest()
+
+
+def link(head: Head, contents: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], Head]:
+    """The contents as records that follow `head`, in order, and the new head."""
+    records = []
+    for content in contents:
+        numbered = {"seq": head.seq + 1, **content}
+        hashed = digest(head.hash, numbered)
+        records.append({"_id": content["event_id"], **numbered, "prev_hash": head.hash, "hash": hashed})
+        head = Head(head.seq + 1, hashed)
+    return records, head
+
+
+def verify(records: Iterable[Mapping[str, Any]], remembered: Head | None) -> Verification:
+    """Examine records in ascending order of `seq`; memory does not grow with their number.
+
+    Args:
+        remembered: the head as it was noted before `records` was opened; None if nothing was noted.
+    """
+    examined = 0
+    previous: Mapping[str, Any] | None = None
+    head = START
+    iterator = iter(records)
+    current = next(iterator, None)
+    while current is not None:
+        following = next(iterator, None)
+        bad = _examine(current, head, previous, following)
+        examined += 1
+        if bad is None:
+            head = Head(current["seq"], current["hash"])
+            if remembered is not None and head.seq == remembered.seq and head.hash != remembered.hash:
+                bad = FirstBad(head.seq, Tampering.REWRITTEN)
+        if bad is not None:
+            return Verification(False, examined, head, bad)
+        previous, current = current, following
+    if remembered is not None and remembered.seq > head.seq:
+        return Verification(False, examined, head, FirstBad(head.seq + 1, Tampering.TAIL_CUT))
+    return Verification(True, examined, head, None)
+
+
+def _examine(
+    current: Mapping[str, Any], head: Head, previous: Mapping[str, Any] | None, following: Mapping[str, Any] | None
+) -> FirstBad | None:
+    """What is wrong with `current`, which should follow `head` (the good record `previous`)."""
+    seq = current.get("seq")
+    expected = head.seq + 1
+    if not isinstance(seq, int) or isinstance(seq, bool) or seq < expected:
+        return FirstBad(expected, Tampering.INSERTED)
+    if seq > expected:
+        return FirstBad(expected, Tampering.MISSING)
+    intact = _is_intact(current)
+    if current.get("prev_hash") == head.hash:
+        return None if intact else _altered(current, head, following)
+    return _misplaced(current, expected, previous, following, intact=intact)
+
+
+def _is_intact(record: Mapping[str, Any]) -> bool:
+    """Whether the record is what its own hash says. Its `_id` is the event's, so that an event is in the trail once."""
+    if record.get("_id") != record.get("event_id") or not isinstance(record.get("timestamp"), datetime):
+        return False  # a time that became text has the same canonical bytes
+    if not isinstance(record.get("prev_hash"), str):
+        return False
+    try:
+        return digest(record["prev_hash"], content_of(record)) == record.get("hash")
+    except (TypeError, ValueError):
+        return False
+
+
+def _altered(current: Mapping[str, Any], head: Head, following: Mapping[str, Any] | None) -> FirstBad:
+    """It claims to follow the record before it, but its content is not what was hashed."""
+    if following is not None and following.get("prev_hash") == head.hash:
+        return FirstBad(current["seq"], Tampering.INSERTED)  # the next one knows nothing of it
+    return FirstBad(current["seq"], Tampering.CHANGED)
+
+
+def _misplaced(
+    current: Mapping[str, Any],
+    expected: int,
+    previous: Mapping[str, Any] | None,
+    following: Mapping[str, Any] | None,
+    *,
+    intact: bool,
+) -> FirstBad:
+    """It follows another record than the one before it."""
+    claimed = current.get("prev_hash")
+    if previous is not None and claimed == previous.get("prev_hash"):
+        return FirstBad(expected - 1, Tampering.INSERTED)  # it follows the one before `previous`, which came in between
+    if following is not None and claimed == following.get("hash"):
+        return FirstBad(expected, Tampering.REORDERED)  # the record it follows comes after it
+    if previous is not None and intact:
+        return FirstBad(expected - 1, Tampering.CHANGED)  # this one is as it was: `previous` was made anew
+    if following is not None and following.get("prev_hash") == current.get("hash"):
+        return FirstBad(expected, Tampering.MISSING)  # renumbered to close the gap before it
+    return FirstBad(expected, Tampering.CHANGED)
+
+
+def timestamp_text(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, datetime):
+        return timestamp_text(value)
+    raise TypeError(f"{type(value).__name__} cannot be in an audit record")

@@ -1,0 +1,33 @@
+"""What the endpoints depend on: the open resources of this service in this process."""
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from auditor import documents
+from auditor.documents import NAME
+from auditor.settings import Settings
+from shared.app import service_resources
+from shared.mongo import MongoPrincipals
+
+
+class AuditorResources:
+    """The database, open while the process serves."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.database = documents.open_database(settings, pool_size=settings.api_pool_size)
+        self.principals = MongoPrincipals(self.database)
+
+    def ready(self) -> str | None:
+        self.database.ping()
+        return None
+
+    def close(self) -> None:
+        self.database.close()
+
+
+async def _resources(request: Request) -> AuditorResources:
+    return cast(AuditorResources, service_resources(request, NAME))
+
+
+Resources = Annotated[AuditorResources, Depends(_resources)]

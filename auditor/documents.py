@@ -1,0 +1,134 @@
+"""The auditor's collections and every access to them. Names of fields and indexes: S4, in snake case."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from pymongo import ASCENDING, DESCENDING, IndexModel, WriteConcern
+from pymongo.errors import BulkWriteError
+
+from auditor.chain import Head
+from auditor.settings import Settings
+from shared.mongo import Document, MongoDatabase, only_duplicates
+from shared.mongo.inbox import ensure_inbox
+
+NAME = "auditor"
+LOGS = "audit_logs"
+INTAKE = "audit_intake"
+HEAD = "audit_head"
+TELEMETRY = "telemetry"
+POSITIONS = "telemetry_positions"
+_STREAM_BATCH = 1_000
+
+
+def open_database(settings: Settings, *, pool_size: int) -> MongoDatabase:
+    """The auditor's database, with its indexes in place."""
+    database = MongoDatabase(settings.database_url, NAME, pool_size=pool_size)
+    with database.reachable():
+        ensure_inbox(database, kept_seconds=settings.processed_events_kept_seconds)
+        database.ensure_indexes({LOGS: _LOG_INDEXES, TELEMETRY: [_telemetry_index(settings)]})
+    return database
+
+
+# A plain collection, and none of its indexes expires: a time-series collection has no unique index, and the trail ends
+# only by archiving.
+_LOG_INDEXES = [
+    IndexModel([("seq", ASCENDING)], name="uq_audit_logs_seq", unique=True),
+    IndexModel([("event_id", ASCENDING)], name="uq_audit_logs_event_id", unique=True),
+    IndexModel([("timestamp", ASCENDING)], name="idx_timestamp"),
+    IndexModel([("user_id", ASCENDING), ("timestamp", DESCENDING)], name="idx_user_date"),
+    IndexModel([("entity_type", ASCENDING), ("entity_id", ASCENDING)], name="idx_entity"),
+]
+
+
+def _telemetry_index(settings: Settings) -> IndexModel:
+    kept = int(settings.telemetry_kept_seconds)
+    return IndexModel([("timestamp", ASCENDING)], name="ttl_timestamp", expireAfterSeconds=kept)
+
+
+def known_events(database: MongoDatabase, event_ids: Iterable[str]) -> set[str]:
+    """Which of these events are in the trail."""
+    return {row["_id"] for row in database[LOGS].find({"_id": {"$in": list(event_ids)}}, {"_id": 1})}
+
+
+def last_record(database: MongoDatabase) -> Head | None:
+    found = database[LOGS].find_one({}, {"seq": 1, "hash": 1}, sort=[("seq", DESCENDING)])
+    return None if found is None else Head(found["seq"], found["hash"])
+
+
+def find_head(database: MongoDatabase) -> Head | None:
+    """The end of the chain as its writers noted it."""
+    found = database[HEAD].find_one({"_id": "chain"})
+    return None if found is None else Head(found["seq"], found["hash"])
+
+
+def stream_logs(
+    database: MongoDatabase, query: Document | None = None, *, batch: int = _STREAM_BATCH
+) -> Iterator[Document]:
+    """Records in ascending order of `seq`, read in batches as they are consumed."""
+    with database.reachable():
+        yield from database[LOGS].find(query or {}).sort("seq", ASCENDING).batch_size(batch)
+
+
+def search_logs(database: MongoDatabase, query: Document, before_seq: int | None, limit: int) -> list[Document]:
+    """The newest first."""
+    if before_seq is not None:
+        query = {**query, "seq": {"$lt": before_seq}}
+    return list(database[LOGS].find(query).sort("seq", DESCENDING).limit(limit))
+
+
+def put_intake(database: MongoDatabase, content: Document) -> None:
+    """Acknowledged by a majority before this returns: the read it tells of may then be answered."""
+    database[INTAKE].insert_one({"_id": content["event_id"], **content})
+
+
+def waiting_intake(database: MongoDatabase, limit: int) -> list[Document]:
+    return list(database[INTAKE].find({}).sort("_id", ASCENDING).limit(limit))
+
+
+def drop_intake(database: MongoDatabase, event_ids: Sequence[str]) -> None:
+    database[INTAKE].delete_many({"_id": {"$in": list(event_ids)}})
+
+
+def insert_telemetry(database: MongoDatabase, documents: Sequence[Document]) -> None:
+    """Acknowledged by one node only: telemetry is lossy by design."""
+    collection = database[TELEMETRY].with_options(write_concern=WriteConcern(w=1))
+    try:
+        collection.insert_many(documents, ordered=False)
+    except BulkWriteError as error:
+        if not only_duplicates(error):
+            raise
+
+
+def list_telemetry(database: MongoDatabase, before_id: str | None, limit: int) -> list[Document]:
+    query: Document = {} if before_id is None else {"_id": {"$lt": before_id}}
+    return list(database[TELEMETRY].find(query).sort("_id", DESCENDING).limit(limit))
+
+
+def telemetry_position(database: MongoDatabase) -> str:
+    found = database[POSITIONS].find_one({"_id": "stream"})
+    return "0-0" if found is None else str(found["position"])
+
+
+def save_telemetry_position(database: MongoDatabase, position: str) -> None:
+    database[POSITIONS].update_one({"_id": "stream"}, {"$set": {"position": position}}, upsert=True)
+
+
+def log_query(
+    *,
+    entity_type: str | None = None,
+    entity_id: str | None = None,
+    user_id: int | None = None,
+    action: str | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> Document:
+    """A filter; `start` is included, `end` is not."""
+    given: dict[str, Any] = {"entity_type": entity_type, "entity_id": entity_id, "user_id": user_id, "action": action}
+    query: Document = {name: value for name, value in given.items() if value is not None}
+    period: Document = {}
+    if start is not None:
+        period["$gte"] = start
+    if end is not None:
+        period["$lt"] = end
+    return {**query, "timestamp": period} if period else query

@@ -1,0 +1,71 @@
+"""Use cases: events and reads enter the trail; the trail is searched, verified and exported."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from auditor import chain, documents
+from auditor.chain import Verification
+from auditor.records import content_from_event, content_from_read, is_change
+from auditor.writer import ChainWriter
+from shared.auth.caller import CallerContext
+from shared.clock import utc_now
+from shared.contracts.message import Message
+from shared.ids import new_id
+from shared.mongo import Document, MongoDatabase, MongoPrincipals
+
+INTAKE_BATCH = 500
+
+
+class Auditor:
+    """Turns batches of events into records. Repeats are harmless: an event is in the trail once."""
+
+    def __init__(self, database: MongoDatabase, writer: ChainWriter) -> None:
+        self._principals = MongoPrincipals(database)
+        self._writer = writer
+
+    def handle(self, messages: Sequence[Message[Any]]) -> None:
+        self._principals.apply(messages)
+        self._writer.append([content_from_event(message) for message in messages if is_change(message)])
+
+
+def record_read(database: MongoDatabase, caller: CallerContext, operation: str, query: Mapping[str, Any]) -> None:
+    """Put a read of the trail on record, durably, before it is answered; the writer chains it within a second.
+
+    Raises:
+        DatabaseUnavailable: it could not be put on record, so the read must not happen.
+    """
+    content = content_from_read(
+        event_id=new_id(),
+        timestamp=utc_now(),
+        operation=operation,
+        query=query,
+        user_id=caller.customer_id,
+        role=caller.role.value,
+        organization_id=caller.principal.organization_id,
+        correlation_id=caller.correlation_id,
+    )
+    with database.reachable():
+        documents.put_intake(database, content)
+
+
+def chain_intake(database: MongoDatabase, writer: ChainWriter) -> int:
+    """Chain what waits in `audit_intake`, a bounded number; how many. A crash in between chains nothing twice."""
+    waiting = documents.waiting_intake(database, INTAKE_BATCH)
+    writer.append([_content(document) for document in waiting])
+    if waiting:
+        documents.drop_intake(database, [document["_id"] for document in waiting])
+    return len(waiting)
+
+
+def verify(database: MongoDatabase) -> Verification:
+    """Recompute the whole chain and name the first record that is changed, missing, reordered or inserted.
+
+    The head is read first: records that are appended meanwhile follow it and are examined too. Memory is bounded.
+    """
+    with database.reachable():
+        noted = documents.find_head(database)
+    return chain.verify(documents.stream_logs(database), noted)
+
+
+def _content(document: Document) -> Document:
+    return {name: value for name, value in document.items() if name != "_id"}

@@ -1,0 +1,11 @@
+"""In the app: to store it is to deliver it. Preferences do not apply, since this is the customer's own record."""
+
+from notifier.channels.channel import Outgoing
+from shared.mongo import Document
+
+
+class InAppChannel:
+    name = "in_app"
+
+    def open(self, outgoing: Outgoing) -> Document:
+        return {"status": "DELIVERED", "sent_at": outgoing.now}

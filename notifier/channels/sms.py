@@ -1,0 +1,11 @@
+"""Text messages: not connected to anything yet; each notification says so."""
+
+from notifier.channels.channel import UNAVAILABLE, Outgoing, skipped
+from shared.mongo import Document
+
+
+class SmsChannel:
+    name = "sms"
+
+    def open(self, outgoing: Outgoing) -> Document:
+        return skipped(UNAVAILABLE)

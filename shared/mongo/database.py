@@ -1,0 +1,107 @@
+"""A service's Mongo database in one process: a client with bounded waits, and which errors pass."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from pymongo import IndexModel, MongoClient
+from pymongo.collection import Collection
+from pymongo.errors import (
+    AutoReconnect,
+    BulkWriteError,
+    ConnectionFailure,
+    DuplicateKeyError,
+    ExecutionTimeout,
+    OperationFailure,
+    WTimeoutError,
+)
+
+from shared.db.engine import DatabaseUnavailable
+
+Document: TypeAlias = dict[str, Any]
+
+_DUPLICATE = 11000
+_TRANSIENT = (ConnectionFailure, AutoReconnect, WTimeoutError, ExecutionTimeout)
+_SELECTION_MS = 2_000
+_SOCKET_MS = 10_000
+_WRITE_MS = 5_000
+
+
+class MongoDatabase:
+    """One service's database.
+
+    Every write is acknowledged by a majority and in its journal; every read sees only such writes, so that nothing a
+    handler has found and acknowledged can be rolled back by a failover.
+    """
+
+    def __init__(self, url: str, name: str, *, pool_size: int = 10) -> None:
+        self.name = name
+        self._client: MongoClient[Document] = MongoClient(
+            url,
+            appname=f"brokage {name}",
+            tz_aware=True,
+            w="majority",
+            journal=True,
+            wTimeoutMS=_WRITE_MS,
+            readConcernLevel="majority",
+            maxPoolSize=pool_size,
+            serverSelectionTimeoutMS=_SELECTION_MS,
+            connectTimeoutMS=_SELECTION_MS,
+            socketTimeoutMS=_SOCKET_MS,
+        )
+        self._database = self._client[name]
+
+    def __getitem__(self, collection: str) -> Collection[Document]:
+        return self._database[collection]
+
+    def ensure_indexes(self, indexes: dict[str, Sequence[IndexModel]]) -> None:
+        """Create what is missing; existing ones cost one look."""
+        for collection, models in indexes.items():
+            self._database[collection].create_indexes(list(models))
+
+    def ping(self) -> None:
+        with self.reachable():
+            self._client.admin.command("ping")
+
+    def close(self) -> None:
+        self._client.close()
+
+    @contextmanager
+    def reachable(self) -> Iterator[None]:
+        """Errors that pass become `DatabaseUnavailable`, which callers get as 503."""
+        try:
+            yield
+        except Exception as error:
+            if is_transient(error):
+                raise DatabaseUnavailable(self.name) from error
+            raise
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same again may succeed: the server is away, fails over, or was too slow. What was written by then is
+    not known, so only what is idempotent may be repeated."""
+    if isinstance(error, _TRANSIENT):
+        return True
+    if isinstance(error, BulkWriteError) and not (error.details or {}).get("writeErrors"):
+        return True  # written, but not confirmed by a majority in time
+    return isinstance(error, OperationFailure) and error.has_error_label("RetryableWriteError")
+
+
+def is_duplicate(error: Exception) -> bool:
+    """Whether a write failed because of nothing but unique keys that are taken."""
+    if isinstance(error, DuplicateKeyError):
+        return True
+    return isinstance(error, BulkWriteError) and only_duplicates(error)
+
+
+def only_duplicates(error: BulkWriteError) -> bool:
+    details: Any = error.details or {}
+    failed = details.get("writeErrors", [])
+    unconfirmed = details.get("writeConcernErrors", [])
+    return not unconfirmed and bool(failed) and all(entry.get("code") == _DUPLICATE for entry in failed)
+
+
+def milliseconds(moment: datetime) -> datetime:
+    """`moment` as it will be read back: the store keeps whole milliseconds."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
