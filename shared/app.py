@@ -2,7 +2,6 @@
 serves."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from shared.settings import ServiceSettings
 
 EXEMPT = frozenset({"/health/live", "/health/ready", "/metrics"})
 _READY_SECONDS_MAX = 3.0
+_STOP_SECONDS_MAX = 2.0
 
 
 class Resources(Protocol):
@@ -141,16 +141,17 @@ class _Process:
                 resources = await run_in_threadpool(api.start, self._settings)
                 self._services[api.name] = resources
                 stack.push_async_callback(run_in_threadpool, resources.close)
-            flusher = asyncio.create_task(self.telemetry.run())
-            stack.push_async_callback(_ended, flusher)
+            stop = asyncio.Event()
+            flusher = asyncio.create_task(self.telemetry.run(stop))
+            stack.push_async_callback(_ended, flusher, stop)
             yield
         self._services.clear()
 
 
-async def _ended(task: asyncio.Task[None]) -> None:
+async def _ended(task: asyncio.Task[None], stop: asyncio.Event) -> None:
+    stop.set()
+    await asyncio.wait({task}, timeout=_STOP_SECONDS_MAX)
     task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 def _key_set(settings: EdgeSettings) -> KeySet:

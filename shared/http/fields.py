@@ -111,3 +111,6 @@ def text_field(max_length: int, min_length: int = 1) -> Any:
 
 Limit = Annotated[int, BeforeValidator(_parse_integer), Field(ge=1, le=200)]
 CursorText = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+
+UuidText = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")]
+"""An id that we gave out, in canonical form."""

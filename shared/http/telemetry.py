@@ -5,6 +5,7 @@ Each entry of the stream has one field `batch`, a JSON array of `RequestRecord`.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from datetime import datetime
 from typing import Any
@@ -72,13 +73,14 @@ class TelemetryBuffer:
             return
         self._records.append(record)
 
-    async def run(self) -> None:
-        """Flush for ever; ends when cancelled, with a last flush."""
-        try:
-            while True:
-                await asyncio.sleep(_FLUSH_SECONDS)
-                await self.flush()
-        finally:
+    async def run(self, stop: asyncio.Event) -> None:
+        """Flush until `stop` is set, and once more then.
+
+        Stopped by an event and not by cancellation: a client's time-out in the same moment can swallow that.
+        """
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _FLUSH_SECONDS)
             await self.flush()
 
     async def flush(self) -> None:
