@@ -1,0 +1,1 @@
+"""Drives orders and trades through the services: sagas, the book, matching."""

@@ -13,7 +13,10 @@ PARTITIONS = 64
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A fact. `before` and `after` hold what changed, as JSON values, personal data only as digests. Readers ignore unknown fields."""
+    """A fact. `before` and `after` hold what changed, as JSON values, personal data only as digests.
+
+    Readers ignore unknown fields.
+    """
 
     before: dict[str, Any] | None = None
     after: dict[str, Any] | None = None
@@ -61,7 +64,7 @@ class Message(msgspec.Struct, Generic[P], frozen=True, kw_only=True, omit_defaul
 class Contract:
     """What is known of a message type: its payload, the kind of thing it speaks of, and the services that read it."""
 
-    type: str
+    name: str
     payload: type[Event] | type[Command]
     aggregate_type: str
     readers: tuple[str, ...]

@@ -76,7 +76,7 @@ def processed_events(metadata: sa.MetaData) -> sa.Table:
 
 
 def dead_letters(metadata: sa.MetaData) -> sa.Table:
-    """Events that were given up (PARKED), and later ones of the same aggregate that wait behind them (HELD), in `position` order."""
+    """Events that were given up (PARKED), and later ones of the same aggregate that wait behind them (HELD), by `position`."""
     return sa.Table(
         "dead_letters",
         metadata,

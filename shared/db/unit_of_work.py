@@ -60,7 +60,7 @@ class UnitOfWork:
         origin = cause or self.context
         message = Message(
             event_id=new_id(),
-            type=known.type,
+            type=known.name,
             version=known.version,
             occurred_at=self.now,
             aggregate_type=known.aggregate_type,

@@ -84,7 +84,7 @@ class DoorbellBroker(RedisBroker):
     """A RedisBroker without middleware and delay queues, whose consumers block instead of polling."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(
+        super().__init__(  # type: ignore[no-untyped-call]
             url=url,
             middleware=[],
             heartbeat_timeout=_HEARTBEAT_TIMEOUT_MS,

@@ -239,7 +239,7 @@ class Inbox:
                 raise
             except Poison as poison:
                 reason = str(poison)
-                self._store.transaction(lambda tx: self._park(tx, header, reason))
+                self._store.transaction(lambda tx, reason=reason: self._park(tx, header, reason))  # type: ignore[misc]
                 return
             except Exception as error:  # noqa: BLE001 - counted; parked after the last attempt
                 log.warning(

@@ -70,9 +70,11 @@ class Outbox:
 _INSERT_BATCHES = """
     INSERT INTO outbox_events
         (id, destination, lane, seq, aggregate_type, aggregate_id, event_type, payload, event_count, created_at)
-    SELECT id, destination, lane, nextval('outbox_seq'), aggregate_type, aggregate_id, event_type, payload, event_count, brokage_now()
-      FROM jsonb_to_recordset(%(rows)s::jsonb) AS row (
-        id uuid, destination text, lane int, aggregate_type text, aggregate_id text, event_type text, payload jsonb, event_count int)
+    SELECT id, destination, lane, nextval('outbox_seq'), aggregate_type, aggregate_id, event_type, payload, event_count,
+           brokage_now()
+      FROM jsonb_to_recordset(%(rows)s::jsonb)
+        AS row (id uuid, destination text, lane int, aggregate_type text, aggregate_id text, event_type text,
+                payload jsonb, event_count int)
 """
 
 

@@ -117,7 +117,7 @@ _FORGET_AT_ONCE = 5_000
 
 def forget(database: Database, settings: ServiceSettings) -> None:
     """Delete acknowledged batches, processed events and idempotency records whose time is over, a bounded number at a time."""
-    statements = (
+    statements: tuple[tuple[str, float], ...] = (
         (
             "DELETE FROM outbox_events WHERE id IN (SELECT id FROM outbox_events WHERE status = 'ACKED' AND acked_at <"
             " brokage_now() - make_interval(secs => %(seconds)s) ORDER BY id LIMIT %(limit)s)",

@@ -1,0 +1,22 @@
+"""The relay process's part of the processor: its outbox, and the sweep over overdue answers."""
+
+from collections.abc import Sequence
+
+from processor.service.deadlines import resend_overdue
+from processor.settings import Settings
+from shared.db import Database
+from shared.messaging.runtime import Loop, ServiceRelay, Timer, outbox_relay
+
+NAME = "processor"
+
+
+def start() -> Sequence[Loop]:
+    settings = Settings()
+    database = Database(settings.processor_database_url, name=f"{NAME} relay", pool_size=3)
+    return [
+        *outbox_relay(NAME, database, settings),
+        Timer("saga deadlines", settings.saga_sweep_seconds, lambda: resend_overdue(database, settings)),
+    ]
+
+
+relay = ServiceRelay(name=NAME, start=start)

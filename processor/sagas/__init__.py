@@ -1,0 +1,1 @@
+"""One table of states a file: what each answer leads to, and which command follows."""

@@ -1,0 +1,111 @@
+"""The saga of an order, from its acceptance until it is final.
+
+A condition becomes its own message before the table is asked: `OrderCancelRequested` of an order with unsettled trades is
+`CancelRequestedWhileSettling`, a `TradeSettled` is `FillSettled`, `LastFillSettled` or `LastOpenFillSettled`. So the table has no
+conditions, and the whole product of states and messages can be walked. Source: contract, Order states.
+"""
+
+from enum import StrEnum
+
+from processor.sagas.transition import Transition
+from shared.statemachine import StateMachine
+
+
+class OrderSagaState(StrEnum):
+    RESERVING = "RESERVING"
+    CONFIRMING = "CONFIRMING"
+    REJECTING = "REJECTING"
+    RESTING = "RESTING"
+    """On the book. Awaits no answer, and needs no deadline; unsettled trades have sagas of their own."""
+    CLOSING = "CLOSING"
+    """Off the book, but trades of it are not settled yet: what they leave is released after the last of them."""
+    RELEASING = "RELEASING"
+    CANCELING = "CANCELING"
+    EXPIRING = "EXPIRING"
+    FINISHING = "FINISHING"
+    COMPLETED = "COMPLETED"
+    CANCELED = "CANCELED"
+    EXPIRED = "EXPIRED"
+    REJECTED = "REJECTED"
+    NEEDS_HUMAN = "NEEDS_HUMAN"
+
+
+S = OrderSagaState
+ENDED = frozenset({S.COMPLETED, S.CANCELED, S.EXPIRED, S.REJECTED})
+RESTING = frozenset({S.RESTING, S.CLOSING})
+"""States that await no answer of another service."""
+
+_ROWS: dict[tuple[OrderSagaState, str], Transition[OrderSagaState]] = {
+    (S.RESERVING, "AssetReserved"): Transition(S.CONFIRMING, ("ConfirmOrder",)),
+    (S.RESERVING, "AssetReservationFailed"): Transition(S.REJECTING, ("RejectOrder",)),
+    # The release overtakes nothing: it travels behind the reserve in the same lane.
+    (S.RESERVING, "OrderCancelRequested"): Transition(S.RELEASING, ("ReleaseReservation",)),
+    (S.CONFIRMING, "OrderConfirmed"): Transition(S.RESTING),
+    (S.CONFIRMING, "OrderCancelRequested"): Transition(S.RELEASING, ("ReleaseReservation",)),
+    (S.REJECTING, "OrderRejected"): Transition(S.REJECTED),
+    (S.RESTING, "OrderCancelRequested"): Transition(S.RELEASING, ("ReleaseReservation",)),
+    (S.RESTING, "CancelRequestedWhileSettling"): Transition(S.CLOSING),
+    (S.RESTING, "FillSettled"): Transition(S.RESTING, ("MarkOrderPartiallyMatched",)),
+    (S.RESTING, "LastFillSettled"): Transition(S.FINISHING, ("MarkOrderMatched",)),
+    (S.RESTING, "FillBusted"): Transition(S.RESTING),
+    (S.RESTING, "FillBustedAgain"): Transition(S.NEEDS_HUMAN),
+    (S.CLOSING, "FillSettled"): Transition(S.CLOSING, ("MarkOrderPartiallyMatched",)),
+    (S.CLOSING, "LastFillSettled"): Transition(S.FINISHING, ("MarkOrderMatched",)),
+    (S.CLOSING, "LastOpenFillSettled"): Transition(S.RELEASING, ("MarkOrderPartiallyMatched", "ReleaseReservation")),
+    (S.CLOSING, "FillBusted"): Transition(S.CLOSING),
+    (S.CLOSING, "FillBustedAgain"): Transition(S.CLOSING),
+    (S.CLOSING, "LastOpenFillBusted"): Transition(S.RELEASING, ("ReleaseReservation",)),
+    (S.RELEASING, "AssetReleased"): Transition(S.CANCELING, ("MarkOrderCanceled",)),
+    (S.RELEASING, "AssetReleasedOnExpiry"): Transition(S.EXPIRING, ("MarkOrderExpired",)),
+    # The reservation was refused before the release arrived: there is nothing to cancel.
+    (S.RELEASING, "AssetReservationFailed"): Transition(S.REJECTING, ("RejectOrder",)),
+    (S.CANCELING, "OrderCanceled"): Transition(S.CANCELED),
+    (S.EXPIRING, "OrderExpired"): Transition(S.EXPIRED),
+    (S.FINISHING, "OrderMatched"): Transition(S.COMPLETED),
+}
+
+MESSAGES = (
+    "OrderCreated",
+    "AssetReserved",
+    "AssetReservationFailed",
+    "AssetReleased",
+    "AssetReleasedOnExpiry",
+    "OrderConfirmed",
+    "OrderRejected",
+    "OrderCancelRequested",
+    "CancelRequestedWhileSettling",
+    "OrderCanceled",
+    "OrderExpired",
+    "OrderMatched",
+    "FillSettled",
+    "LastFillSettled",
+    "LastOpenFillSettled",
+    "FillBusted",
+    "FillBustedAgain",
+    "LastOpenFillBusted",
+)
+
+_AFTER_RESERVING = frozenset(S) - {S.RESERVING}
+_AFTER_CONFIRMING = _AFTER_RESERVING - {S.CONFIRMING}
+_OFF_THE_BOOK = frozenset({S.REJECTING, S.CLOSING, S.RELEASING, S.CANCELING, S.EXPIRING, S.FINISHING, *ENDED})
+
+_IGNORED: set[tuple[OrderSagaState, str]] = {
+    # Repeats of what has been answered already: commands are sent again when an answer is slow.
+    *((state, "OrderCreated") for state in S),
+    *((state, "AssetReserved") for state in _AFTER_RESERVING),
+    *((state, "AssetReservationFailed") for state in _AFTER_RESERVING - {S.RELEASING}),
+    *((state, "OrderConfirmed") for state in _AFTER_CONFIRMING),
+    *((state, "OrderRejected") for state in (S.REJECTED,)),
+    *((state, "OrderCanceled") for state in (S.CANCELED,)),
+    *((state, "OrderExpired") for state in (S.EXPIRED,)),
+    *((state, "OrderMatched") for state in (S.COMPLETED,)),
+    *((state, "AssetReleased") for state in (S.REJECTING, S.REJECTED, S.CANCELING, S.CANCELED)),
+    *((state, "AssetReleasedOnExpiry") for state in (S.REJECTING, S.REJECTED, S.EXPIRING, S.EXPIRED)),
+    # A cancel that came too late: the order is rejected or full, or on its way out already.
+    *((state, "OrderCancelRequested") for state in _OFF_THE_BOOK),
+    *((state, "CancelRequestedWhileSettling") for state in _OFF_THE_BOOK),
+    # A person decides; whatever arrives meanwhile is in the queue row and comes again after a retry.
+    *((S.NEEDS_HUMAN, message) for message in MESSAGES),
+}
+
+ORDER_SAGA = StateMachine(_ROWS, ignored=_IGNORED, terminal=ENDED)

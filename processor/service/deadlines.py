@@ -1,0 +1,109 @@
+"""Answers that do not come: the command goes again, and after a few times a person is asked. Never a silent compensation."""
+
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import structlog
+
+from processor import repository
+from processor.models import SagaType
+from processor.repository import Row
+from processor.sagas.order_saga import OrderSagaState
+from processor.sagas.trade_saga import TradeSagaState
+from processor.service import commands
+from processor.service.advance import RECEIVERS
+from processor.service.commands import Facts
+from processor.service.queue_entry import QueueEntry
+from processor.settings import Settings
+from shared.contracts import Command, Message
+from shared.contracts.orders import OrderCreated
+from shared.contracts.trades import SettleTrade
+from shared.db import Database, UnitOfWork
+
+log = structlog.get_logger(__name__)
+_AT_ONCE = 500
+_AWAITED = {
+    OrderSagaState.RESERVING: "ReserveAsset",
+    OrderSagaState.CONFIRMING: "ConfirmOrder",
+    OrderSagaState.REJECTING: "RejectOrder",
+    OrderSagaState.RELEASING: "ReleaseReservation",
+    OrderSagaState.CANCELING: "MarkOrderCanceled",
+    OrderSagaState.EXPIRING: "MarkOrderExpired",
+    OrderSagaState.FINISHING: "MarkOrderMatched",
+}
+"""Which command an order's saga awaits the answer of."""
+
+
+def resend_overdue(database: Database, settings: Settings) -> int:
+    """Send the commands of overdue sagas again; how many. One that was resent often enough becomes NEEDS_HUMAN, but a release is
+    repeated for ever, because money hangs on it."""
+    return database.run(lambda unit: _resend_overdue(unit, settings))
+
+
+def _resend_overdue(unit: UnitOfWork, settings: Settings) -> int:
+    rows = repository.overdue_sagas(unit.connection, answer_seconds=settings.saga_answer_seconds, limit=_AT_ONCE)
+    if not rows:
+        return 0
+    given_up = [
+        row
+        for row in rows
+        if row["retry_count"] >= settings.saga_resends_max and row["current_state"] != OrderSagaState.RELEASING
+    ]
+    for row in given_up:
+        log.error("saga needs a person", saga_id=row["saga_id"], state=row["current_state"])
+    resent = [row for row in rows if row not in given_up]
+    if given_up:
+        repository.update_sagas(unit.connection, [_needs_human(row) for row in given_up])
+    if resent:
+        resend(unit, resent, answer_seconds=settings.saga_answer_seconds)
+    return len(resent)
+
+
+def _needs_human(row: Row) -> dict[str, Any]:
+    return {
+        "saga_id": row["saga_id"],
+        "version": row["version"],
+        "steps": 1,
+        "current_state": "NEEDS_HUMAN",
+        "resume_state": row["current_state"],
+        "reason": row["reason"] or f"no answer in {row['current_state']}",
+        "awaiting": False,
+    }
+
+
+def resend(unit: UnitOfWork, rows: list[Row], *, answer_seconds: float) -> None:
+    """Send the command that each saga (saga_id, saga_type, current_state, version, payload, reason) awaits the answer of."""
+    entries = {
+        row["id"]: QueueEntry.from_row(row)
+        for row in repository.load_queue(unit.connection, [row["saga_id"] for row in rows])
+    }
+    updates = []
+    for row in rows:
+        name, command, opening = _command(row, entries.get(row["saga_id"]))
+        message = unit.record(
+            command,
+            aggregate_id=row["saga_id"],
+            aggregate_version=row["version"] + 1,
+            customer_id=opening.customer_id,
+            cause=opening,
+        )
+        updates.append(
+            {
+                "saga_id": row["saga_id"],
+                "awaiting_batch_id": unit.batch_id(RECEIVERS[name], message),
+                "deadline_at": unit.now + timedelta(seconds=answer_seconds),
+            }
+        )
+    repository.resend_sagas(unit.connection, updates)
+
+
+def _command(row: Row, entry: QueueEntry | None) -> tuple[str, Command, Message[Any]]:
+    if row["saga_type"] == SagaType.TRADE:
+        assert row["current_state"] == TradeSagaState.SETTLING
+        trade = msgspec.json.decode(row["payload"], type=Message[SettleTrade])
+        return "SettleTrade", trade.payload, trade
+    order = msgspec.json.decode(row["payload"], type=Message[OrderCreated])
+    name = _AWAITED[OrderSagaState(row["current_state"])]
+    facts = Facts(order=order.payload, reason=row["reason"], entry=entry)
+    return name, commands.build(name, facts), order
