@@ -1,0 +1,40 @@
+"""What the endpoints depend on: the open resources of this service in this process."""
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from asset_service.settings import Settings
+from shared.app import service_resources
+from shared.auth.principals import postgres_directory
+from shared.db import Database
+from shared.http.idempotency import IdempotencyMarks
+from shared.http.valkey import Valkey
+
+NAME = "asset_service"
+
+
+class AssetResources:
+    """The database and Valkey, open while the process serves."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = Database(settings.assets_database_url, name=NAME, pool_size=settings.api_pool_size)
+        self.valkey = Valkey(settings.redis_url)
+        self.marks = IdempotencyMarks(self.valkey)
+        self.principals = postgres_directory(self.database)
+
+    def ready(self) -> str | None:
+        self.database.ping()
+        return None
+
+    def close(self) -> None:
+        self.valkey.close()
+        self.database.close()
+
+
+async def _resources(request: Request) -> AssetResources:
+    return cast(AssetResources, service_resources(request, NAME))
+
+
+Resources = Annotated[AssetResources, Depends(_resources)]
