@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from shared.http.fields import AssetName, Body, DecimalText, UuidText, PositiveDecimal
+from shared.http.fields import AssetName, Body, DecimalText, PositiveDecimal, UuidText
 
 
 class MatchCreate(Body):
