@@ -1,0 +1,60 @@
+"""What the endpoints depend on: the open resources of this service in this process."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from order_service import repository
+from order_service.group_commit import GroupCommit
+from order_service.instruments import InstrumentDirectory, load_instruments
+from order_service.repository import Row
+from order_service.running_keys import RunningKeys
+from order_service.service.placing import NewOrder, Outcome, place_orders
+from order_service.settings import Settings
+from order_service.waiting import OrderWaiters
+from shared.app import service_resources
+from shared.auth.principals import postgres_directory
+from shared.db import Database
+
+NAME = "order_service"
+
+
+class OrderResources:
+    """The database and what this process keeps of it, open while the process serves."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.database = Database(settings.orders_database_url, name=NAME, pool_size=settings.api_pool_size)
+        self.principals = postgres_directory(self.database)
+        self.instruments = InstrumentDirectory(partial(load_instruments, self.database))
+        self.running_keys = RunningKeys()
+        self.waiters = OrderWaiters(self._find)
+        self.placing = GroupCommit(
+            self._place,
+            flushes_max=settings.place_flushes_max,
+            batch_max=settings.place_batch_max,
+            waiting_max=settings.place_waiting_max,
+        )
+
+    def ready(self) -> str | None:
+        self.database.ping()
+        return None
+
+    def close(self) -> None:
+        self.placing.close()
+        self.database.close()
+
+    def _place(self, orders: Sequence[NewOrder]) -> list[Outcome]:
+        return self.database.run(lambda uow: place_orders(uow, orders))
+
+    def _find(self, order_ids: Iterable[str]) -> Mapping[str, Row]:
+        with self.database.read() as connection:
+            return repository.find_orders(connection, order_ids)
+
+
+async def _resources(request: Request) -> OrderResources:
+    return cast(OrderResources, service_resources(request, NAME))
+
+
+Resources = Annotated[OrderResources, Depends(_resources)]

@@ -1,0 +1,21 @@
+"""Outbox to broker, and the sweep after deactivated customers."""
+
+from collections.abc import Sequence
+
+from order_service.dependencies import NAME
+from order_service.service.commands import cancel_orders_of_inactive
+from order_service.settings import Settings
+from shared.db import Database
+from shared.messaging.runtime import Loop, ServiceRelay, Timer, outbox_relay
+
+
+def start() -> Sequence[Loop]:
+    settings = Settings()
+    database = Database(settings.orders_database_url, name=f"{NAME} relay", pool_size=3)
+    sweep = Timer(
+        f"{NAME} inactive customers", settings.inactive_sweep_seconds, lambda: database.run(cancel_orders_of_inactive)
+    )
+    return [*outbox_relay(NAME, database, settings), sweep]
+
+
+relay = ServiceRelay(name=NAME, start=start)

@@ -1,0 +1,256 @@
+"""Every SQL statement of order_service. Nothing here commits.
+
+Rows travel to the database as one JSON parameter, however many there are: one statement per batch.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from order_service.models import OrderStatus
+from shared.db import Conflict, Connection
+from shared.http.idempotency import KEPT_HOURS
+
+Row = dict[str, Any]
+
+_COLUMNS = """id, organization_id, client_order_id, customer_id, beneficial_owner_id, placed_by, placed_by_role,
+       asset_name, quote_asset, quote_scale, order_side, order_type, time_in_force, size, price,
+       filled_size, filled_notional, fee_amount, tier, fee_rate, fee_minimum,
+       status, final_status, rejection_reason, version, created_at, updated_at, expires_at, closed_at"""
+
+
+def find_order(connection: Connection, order_id: str) -> Row | None:
+    return connection.execute(_FIND_ORDER, {"id": order_id}).fetchone()
+
+
+def find_orders(connection: Connection, order_ids: Iterable[str]) -> dict[str, Row]:
+    """The orders of these ids, by id."""
+    rows = connection.execute(_FIND_ORDERS, {"ids": list(order_ids)}).fetchall()
+    return {row["id"]: row for row in rows}
+
+
+def find_order_by_client_id(
+    connection: Connection, *, customer_id: int, placed_by: int, client_order_id: str
+) -> Row | None:
+    parameters = {"customer_id": customer_id, "placed_by": placed_by, "client_order_id": client_order_id}
+    return connection.execute(_FIND_ORDER_BY_CLIENT_ID, parameters).fetchone()
+
+
+def find_orders_to_cancel(connection: Connection, customer_ids: Iterable[int] | None, limit: int) -> list[Row]:
+    """Open orders of deactivated customers whose cancelation nobody has asked for yet, at most `limit`; of everybody,
+    or only of `customer_ids`."""
+    ids = None if customer_ids is None else sorted(customer_ids)
+    return connection.execute(_FIND_ORDERS_TO_CANCEL, {"customer_ids": ids, "limit": limit}).fetchall()
+
+
+def list_orders(
+    connection: Connection,
+    *,
+    customer_ids: Sequence[int] | None,
+    filters: Row,
+    after: tuple[datetime, str] | None,
+    limit: int,
+) -> list[Row]:
+    """Newest first. One customer's by time of acceptance, along their index; those of several by id, which grows with
+    time as well and has an index already.
+
+    Args:
+        customer_ids: whose; None for everybody's.
+        filters: `status`, `asset_name`, `order_side`, `created_from` (inclusive), `created_to` (exclusive); None each
+            when not filtered by.
+        after: time and id of the last order seen.
+    """
+    one = customer_ids is not None and len(customer_ids) == 1
+    conditions = [_FILTERS[name] for name, value in filters.items() if value is not None]
+    if customer_ids is not None:
+        conditions.append("customer_id = %(customer_id)s" if one else "customer_id = ANY(%(customer_ids)s::bigint[])")
+    if after is not None:
+        conditions.append("(created_at, id) < (%(at)s, %(after)s::uuid)" if one else "id < %(after)s::uuid")
+    order = "created_at DESC, id DESC" if one else "id DESC"
+    parameters: Row = {**filters, "limit": limit, "customer_ids": customer_ids}
+    parameters.update(customer_id=customer_ids[0] if customer_ids else None)
+    parameters.update(zip(("at", "after"), after or (None, None), strict=True))
+    where = " AND ".join(conditions) or "true"
+    statement = f"SELECT {_COLUMNS} FROM orders WHERE {where} ORDER BY {order} LIMIT %(limit)s"
+    return connection.execute(statement.encode(), parameters).fetchall()
+
+
+def list_history(connection: Connection, order_id: str, *, after_seq: int, limit: int) -> list[Row]:
+    return connection.execute(_LIST_HISTORY, {"order_id": order_id, "after_seq": after_seq, "limit": limit}).fetchall()
+
+
+def find_client_ids(connection: Connection, rows: Sequence[Row]) -> list[Row]:
+    """Those of the client ids (`customer_id`, `placed_by`, `client_order_id`) that are taken, with `order_id` and
+    `request_digest`."""
+    return connection.execute(_FIND_CLIENT_IDS, {"rows": _json(rows)}).fetchall() if rows else []
+
+
+def find_keys(connection: Connection, rows: Sequence[Row]) -> list[Row]:
+    """Those of the idempotency keys (`principal`, `method`, `route`, `key`) that are taken and still kept."""
+    if not rows:
+        return []
+    return connection.execute(_FIND_KEYS, {"rows": _json(rows), "kept_hours": KEPT_HOURS}).fetchall()
+
+
+def insert_orders(
+    connection: Connection, *, orders: Sequence[Row], client_ids: Sequence[Row], keys: Sequence[Row]
+) -> datetime:
+    """New orders with the first two rows of their history, their client ids and keys; the time of acceptance.
+
+    Raises:
+        Conflict: a client id or a key was taken since it was looked up; the repeat will find it.
+    """
+    parameters = {
+        "orders": _json(orders),
+        "client_ids": _json(client_ids),
+        "keys": _json(keys),
+        "kept_hours": KEPT_HOURS,
+    }
+    row = connection.execute(_INSERT_ORDERS, parameters).fetchone()
+    assert row is not None
+    if row["client_ids"] != len(client_ids) or row["keys"] != len(keys):
+        raise Conflict
+    at: datetime = row["at"]
+    return at
+
+
+def update_orders(connection: Connection, *, orders: Sequence[Row], history: Sequence[Row]) -> None:
+    """Write changed orders and what their histories gained.
+
+    Raises:
+        Conflict: an order is no longer of its `read_version`.
+    """
+    parameters = {"orders": _json(orders), "history": _json(history), "expected": len(orders)}
+    row = connection.execute(_UPDATE_ORDERS, parameters).fetchone()
+    if row is None or row["changed"] != len(orders):
+        raise Conflict
+
+
+def upsert_instruments(connection: Connection, rows: Sequence[Row]) -> None:
+    """A version not newer than the stored one changes nothing. One row per name."""
+    connection.execute(_UPSERT_INSTRUMENTS, {"rows": _json(rows)})
+
+
+def list_instruments(connection: Connection) -> list[Row]:
+    return connection.execute("SELECT * FROM instruments").fetchall()
+
+
+def _json(rows: Sequence[Row]) -> str:
+    return msgspec.json.encode(rows).decode()
+
+
+_FIND_ORDER = f"SELECT {_COLUMNS} FROM orders WHERE id = %(id)s"
+
+_FIND_ORDERS = f"SELECT {_COLUMNS} FROM orders WHERE id = ANY(%(ids)s::uuid[])"
+
+_FIND_ORDER_BY_CLIENT_ID = f"""
+SELECT {_COLUMNS} FROM orders WHERE id = (
+    SELECT order_id FROM client_order_ids
+    WHERE customer_id = %(customer_id)s AND placed_by = %(placed_by)s AND client_order_id = %(client_order_id)s)
+"""
+
+_FIND_ORDERS_TO_CANCEL = f"""
+SELECT {_COLUMNS} FROM orders
+WHERE closed_at IS NULL AND status <> '{OrderStatus.PENDING_CANCEL}'
+  AND customer_id IN (SELECT customer_id FROM principals
+                      WHERE NOT active
+                        AND (%(customer_ids)s::bigint[] IS NULL OR customer_id = ANY(%(customer_ids)s::bigint[])))
+ORDER BY id LIMIT %(limit)s
+"""
+
+_FILTERS = {
+    "status": "status = %(status)s",
+    "asset_name": "asset_name = %(asset_name)s",
+    "order_side": "order_side = %(order_side)s",
+    "created_from": "created_at >= %(created_from)s",
+    "created_to": "created_at < %(created_to)s",
+}
+
+_LIST_HISTORY = """
+SELECT seq, status, event_id, actor_id, actor_role, detail, created_at FROM order_history
+WHERE order_id = %(order_id)s AND seq > %(after_seq)s ORDER BY seq LIMIT %(limit)s
+"""
+
+_FIND_CLIENT_IDS = """
+SELECT c.customer_id, c.placed_by, c.client_order_id, c.order_id, c.request_digest
+FROM jsonb_to_recordset(%(rows)s::jsonb) AS r (customer_id bigint, placed_by bigint, client_order_id text)
+JOIN client_order_ids c USING (customer_id, placed_by, client_order_id)
+"""
+
+_FIND_KEYS = """
+SELECT k.principal, k.method, k.route, k.key, k.request_digest, k.status_code, k.resource_id
+FROM jsonb_to_recordset(%(rows)s::jsonb) AS r (principal text, method text, route text, key text)
+JOIN idempotency_records k USING (principal, method, route, key)
+WHERE k.created_at >= brokage_now() - make_interval(hours => %(kept_hours)s)
+"""
+
+_INSERT_ORDERS = """
+WITH placed AS (
+    INSERT INTO orders (id, organization_id, client_order_id, customer_id, beneficial_owner_id, placed_by,
+                        placed_by_role, asset_name, quote_asset, quote_scale, order_side, order_type, time_in_force,
+                        size, price, tier, fee_rate, fee_minimum, status, expires_at, created_at, updated_at)
+    SELECT id, organization_id, client_order_id, customer_id, beneficial_owner_id, placed_by,
+           placed_by_role, asset_name, quote_asset, quote_scale, order_side, order_type, time_in_force,
+           size, price, tier, fee_rate, fee_minimum, status, expires_at, brokage_now(), brokage_now()
+    FROM jsonb_to_recordset(%(orders)s::jsonb) AS r (
+        id uuid, organization_id uuid, client_order_id text, customer_id bigint, beneficial_owner_id bigint,
+        placed_by bigint, placed_by_role text, asset_name text, quote_asset text, quote_scale int, order_side text,
+        order_type text, time_in_force text, size numeric, price numeric, tier text, fee_rate numeric,
+        fee_minimum numeric, status text, expires_at timestamptz)
+), history AS (
+    INSERT INTO order_history (order_id, seq, status, event_id, actor_id, actor_role)
+    SELECT r.id, row.seq, row.status, row.event_id, r.placed_by, r.placed_by_role
+    FROM jsonb_to_recordset(%(orders)s::jsonb) AS r (
+             id uuid, placed_by bigint, placed_by_role text, status text, event_id uuid),
+         LATERAL (VALUES (1, 'CREATED', r.event_id), (2, r.status, NULL)) AS row (seq, status, event_id)
+), ids AS (
+    INSERT INTO client_order_ids (customer_id, placed_by, client_order_id, order_id, request_digest)
+    SELECT * FROM jsonb_to_recordset(%(client_ids)s::jsonb) AS r (
+        customer_id bigint, placed_by bigint, client_order_id text, order_id uuid, request_digest text)
+    ON CONFLICT DO NOTHING RETURNING 1
+), keys AS (
+    INSERT INTO idempotency_records AS k (principal, method, route, key, request_digest, status_code, resource_id)
+    SELECT * FROM jsonb_to_recordset(%(keys)s::jsonb) AS r (
+        principal text, method text, route text, key text, request_digest text, status_code int, resource_id text)
+    ON CONFLICT (principal, method, route, key) DO UPDATE
+    SET request_digest = excluded.request_digest, status_code = excluded.status_code,
+        resource_id = excluded.resource_id, created_at = brokage_now()
+    WHERE k.created_at < brokage_now() - make_interval(hours => %(kept_hours)s)
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM ids) AS client_ids, (SELECT count(*) FROM keys) AS keys, brokage_now() AS at
+"""
+
+_UPDATE_ORDERS = """
+WITH changed AS (
+    UPDATE orders AS o
+    SET status = r.status, filled_size = r.filled_size, filled_notional = r.filled_notional,
+        fee_amount = r.fee_amount, rejection_reason = r.rejection_reason, final_status = r.final_status,
+        version = r.version, updated_at = brokage_now(),
+        closed_at = CASE WHEN r.final_status IS NOT NULL THEN brokage_now() END
+    FROM jsonb_to_recordset(%(orders)s::jsonb) AS r (
+        id uuid, read_version int, version int, status text, final_status text, rejection_reason text,
+        filled_size numeric, filled_notional numeric, fee_amount numeric)
+    WHERE o.id = r.id AND o.version = r.read_version
+    RETURNING 1
+), history AS (
+    INSERT INTO order_history (order_id, seq, status, event_id, actor_id, actor_role, detail)
+    SELECT * FROM jsonb_to_recordset(%(history)s::jsonb) AS r (
+        order_id uuid, seq int, status text, event_id uuid, actor_id bigint, actor_role text, detail jsonb)
+    -- A conflict must be told by the count, not by a row of history that the winner has written already.
+    WHERE (SELECT count(*) FROM changed) = %(expected)s
+)
+SELECT count(*) AS changed FROM changed
+"""
+
+_UPSERT_INSTRUMENTS = """
+INSERT INTO instruments AS i (asset_name, version, quote_asset, size_scale, price_scale, quote_scale, status)
+SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r (
+    asset_name text, version int, quote_asset text, size_scale int, price_scale int, quote_scale int, status text)
+ON CONFLICT (asset_name) DO UPDATE SET
+    version = excluded.version, quote_asset = excluded.quote_asset, size_scale = excluded.size_scale,
+    price_scale = excluded.price_scale, quote_scale = excluded.quote_scale, status = excluded.status
+WHERE i.version < excluded.version
+"""
