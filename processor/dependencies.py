@@ -27,7 +27,7 @@ class ProcessorResources:
 
     def ready(self) -> str | None:
         with self.database.read() as connection:
-            return None if repository.has_projections(connection) else "customers and instruments have not arrived yet"
+            return None if repository.has_principals(connection) else "customers have not arrived yet"
 
     def close(self) -> None:
         self.valkey.close()

@@ -315,9 +315,7 @@ def find_instrument(connection: Connection, asset_name: str) -> Row | None:
     return connection.execute("SELECT * FROM instruments WHERE asset_name = %s", (asset_name,)).fetchone()
 
 
-def has_projections(connection: Connection) -> bool:
-    """Whether the projections of customers and instruments hold anything yet."""
-    row = connection.execute(
-        "SELECT EXISTS (SELECT FROM principals) AND EXISTS (SELECT FROM instruments) AS filled"
-    ).fetchone()
+def has_principals(connection: Connection) -> bool:
+    """Whether the projection of customers holds anything yet; a system always has an admin."""
+    row = connection.execute("SELECT EXISTS (SELECT FROM principals) AS filled").fetchone()
     return bool(row and row["filled"])
