@@ -6,6 +6,7 @@ Running it again changes nothing.
 
 import os
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -54,13 +55,14 @@ class DemoInProduction(Exception):
     """Well-known passwords have no place in a production profile."""
 
 
-def seed(*, demo: bool) -> None:
-    """Seed the databases that the environment names.
+def seed(environment: Mapping[str, str], *, demo: bool) -> None:
+    """Seed the databases that `environment` names.
 
     Raises:
         DemoInProduction: `demo` with `BROKAGE_PROFILE=prod`.
     """
-    settings = CustomerSettings()  # from the environment
+    os.environ.update(environment)
+    settings = CustomerSettings()
     if demo and settings.profile is Profile.PROD:
         raise DemoInProduction("--demo is refused in the prod profile")
     database = Database(settings.customers_database_url, name="seed", pool_size=1)
