@@ -131,7 +131,7 @@ class PostgresServer(Server):
             before_spawn=self._clear_former_life,
             # Fast shutdown: open transactions are rolled back; SIGTERM would wait for clients to leave.
             stop_signal=signal.SIGINT,
-            stop_seconds=8.0,
+            stop_seconds=7.0,
             death_signal=signal.SIGINT,
         )
 
