@@ -23,6 +23,8 @@ CACHE_ENTRIES_MAX = 20_000
 ARRIVAL_SECONDS = 2.0
 """How long what a valid token or an admin names is waited for before it counts as unknown. Source: contract."""
 _ARRIVAL_POLL_SECONDS = 0.05
+_REFRESH_SECONDS = 0.2
+"""How long others are served the old entry while one caller asks the store for the new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,15 @@ class PrincipalDirectory(Protocol):
         loop."""
 
 
+@dataclass(slots=True)
+class _Entry:
+    """`expires` is put off a little by the first who finds it past, so that only he queries; never beyond `dies`."""
+
+    principal: Principal
+    expires: float
+    dies: float
+
+
 class CachedDirectory:
     """A directory over any store, with a cache of one second and a bounded number of entries.
 
@@ -81,14 +92,18 @@ class CachedDirectory:
         self._load_assigned = load_assigned
         self._cache_seconds = cache_seconds
         self._entries_max = entries_max
-        self._entries: OrderedDict[int, tuple[float, Principal]] = OrderedDict()
+        self._entries: OrderedDict[int, _Entry] = OrderedDict()
         self._lock = threading.Lock()
 
     def peek(self, customer_id: int) -> Principal | None:
         entry = self._entries.get(customer_id)
-        if entry is None or entry[0] < time.monotonic():
+        now = time.monotonic()
+        if entry is None or now > entry.dies:
             return None
-        return entry[1]
+        if now > entry.expires:
+            entry.expires = now + _REFRESH_SECONDS
+            return None
+        return entry.principal
 
     def get(self, customer_id: int) -> Principal | None:
         cached = self.peek(customer_id)
@@ -116,8 +131,11 @@ class CachedDirectory:
             self._entries.pop(customer_id, None)
 
     def _keep(self, principal: Principal) -> None:
+        now = time.monotonic()
         with self._lock:
-            self._entries[principal.customer_id] = (time.monotonic() + self._cache_seconds, principal)
+            self._entries[principal.customer_id] = _Entry(
+                principal, now + self._cache_seconds, now + 2 * self._cache_seconds
+            )
             self._entries.move_to_end(principal.customer_id)
             while len(self._entries) > self._entries_max:
                 self._entries.popitem(last=False)

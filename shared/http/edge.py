@@ -310,7 +310,25 @@ def _check_form(scope: Scope) -> None:
     if sum(len(name) + len(value) + 4 for name, value in headers) > HEADER_BYTES_MAX:
         raise HeadersTooLarge()
     if sum(1 for name, _ in headers if name == b"host") != 1:
-        raise BadRequest("There must be exactly one Host header.")
+        raise BadRequest("There must be exactly one Host header.", headers=_CLOSE)
+    _check_framing(headers)
+
+
+_CLOSE = {"Connection": "close"}
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+def _check_framing(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """Servers and proxies differ in what they let through here; where they could disagree on a body's end, nothing
+    passes."""
+    lengths = [value for name, value in headers if name == b"content-length"]
+    encodings = [value for name, value in headers if name == b"transfer-encoding"]
+    if len(lengths) + len(encodings) > 1 or any(not value.isdigit() for value in lengths):
+        raise BadRequest("The length of the body is not clear.", headers=_CLOSE)
+    if any(value.lower() != b"chunked" for value in encodings):
+        raise BadRequest("The transfer encoding is not known here.", headers=_CLOSE)
+    if any(_CONTROL.search(value) for _, value in headers):
+        raise BadRequest("A header holds a control character.", headers=_CLOSE)
 
 
 def _single(headers: Sequence[tuple[bytes, bytes]], wanted: bytes) -> bytes | None:

@@ -157,7 +157,12 @@ class Served:
 def _serve(world: World, settings: EdgeSettings) -> Iterator[str]:
     app = create_app([ServiceApi("order_service", _router(), lambda _: _Resources(world))], settings)
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_level="error", proxy_headers=False, h11_max_incomplete_event_size=1 << 17
+        app,
+        host="127.0.0.1",
+        port=0,
+        log_level="error",
+        proxy_headers=False,
+        http="shared.http.protocol:StrictProtocol",
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

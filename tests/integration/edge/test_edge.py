@@ -97,6 +97,42 @@ class TestForm:
         assert is_problem(streamed, 413, "payload-too-large")
         assert served.call("GET", "/api/orders", person).status_code == 200
 
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            b"Content-Length: 3\r\nTransfer-Encoding: chunked",
+            b"Content-Length: 3\r\nContent-Length: 4",
+            b"Content-Length: 3\r\nContent-Length: 3",
+            b"Content-Length: +3",
+            b"Content-Length: 3, 3",
+            b"Content-Length: 0x3",
+            b"Transfer-Encoding: xchunked",
+            b"Transfer-Encoding: chunked, identity",
+            b"Transfer-Encoding: identity",
+            b"Transfer-Encoding : chunked",
+            b"X-Folded: a\r\n b",
+            b"X-Null: a\x00b",
+            b"X Space: a",
+            b": no name",
+        ],
+    )
+    def test_smuggling(self, served: Any, headers: bytes) -> None:
+        head = b"POST /api/auth/token HTTP/1.1\r\nHost: a\r\n" + headers + b"\r\n\r\n"
+        answer = served.raw(head + b"abc\r\n\r\nGET /health/live HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 400 Bad Request")
+        assert answer.count(b"HTTP/1.1") == 1
+        assert b"application/problem+json" in answer
+
+    @pytest.mark.parametrize("data", [b"not http\r\n\r\n", b"FOO / HTTP/1.1\r\nHost: a\r\n\r\n", b"\x16\x03\x01"])
+    def test_what_is_not_http(self, served: Any, data: bytes) -> None:
+        answer = served.raw(data)
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert b"bad-request" in answer
+
+    def test_headers_without_end(self, served: Any) -> None:
+        answer = served.raw(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 70_000)
+        assert answer.startswith(b"HTTP/1.1 431")
+
     def test_a_lie_about_the_length(self, served: Any) -> None:
         token = served.token(served.world.add()).encode()
         head = b"POST /api/orders HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer " + token + b"\r\nConnection: close\r\n"
