@@ -22,10 +22,11 @@ class Clock:
         self._expires = 0.0
         self._lock = threading.Lock()
 
-    def now(self) -> datetime:
+    def now(self, read_offset: Callable[[], timedelta] | None = None) -> datetime:
+        """`read_offset`: how to look it up this time, for who holds a connection already and must not wait for another."""
         if time.monotonic() >= self._expires and self._lock.acquire(blocking=False):
             try:
-                self._offset = self._read_offset()
+                self._offset = (read_offset or self._read_offset)()
                 self._expires = time.monotonic() + REFRESH_SECONDS
             finally:
                 self._lock.release()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 import psycopg
@@ -168,14 +168,20 @@ class Database:
             raise
 
     def _run_once(self, work: Callable[[UnitOfWork], T], context: Context) -> T:
-        with self._pool.connection() as connection, connection.transaction():
-            unit = UnitOfWork(connection, clock=self.clock, context=context)
-            result = work(unit)
-            unit.flush()
-            return result
+        with self._pool.connection() as connection:
+            now = self.clock.now(lambda: _read_offset(connection))
+            with connection.transaction():
+                unit = UnitOfWork(connection, now=now, context=context)
+                result = work(unit)
+                unit.flush()
+                return result
 
     def _clock_offset(self) -> timedelta:
         with self._pool.connection() as connection:
-            row = connection.execute("SELECT value FROM clock_offset").fetchone()
-        offset: Any = row["value"] if row else timedelta()
-        return offset  # type: ignore[no-any-return]
+            return _read_offset(connection)
+
+
+def _read_offset(connection: Connection) -> timedelta:
+    row = connection.execute("SELECT value FROM clock_offset").fetchone()
+    offset: timedelta = row["value"] if row else timedelta()
+    return offset

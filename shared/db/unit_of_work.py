@@ -8,7 +8,6 @@ from typing import Any, TypeAlias, TypeVar
 import psycopg
 from psycopg.rows import DictRow
 
-from shared.clock import Clock
 from shared.contracts.message import SYSTEM_ACTOR, Actor, Command, Event, Message, contract_of
 from shared.faults import fault
 from shared.ids import ROOT_ORGANIZATION_ID, new_id
@@ -34,10 +33,10 @@ class Context:
 class UnitOfWork:
     """An open transaction and what it will say when it commits. Only `Database.run` makes and commits one."""
 
-    def __init__(self, connection: Connection, *, clock: Clock, context: Context) -> None:
+    def __init__(self, connection: Connection, *, now: datetime, context: Context) -> None:
         self.connection = connection
         self.context = context
-        self.now: datetime = clock.now()
+        self.now = now
         self._outbox = Outbox()
 
     def record(
