@@ -1,0 +1,181 @@
+"""The hash chain: what it covers, and that every kind of tampering is named where it begins."""
+
+import itertools
+from copy import deepcopy
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from auditor.chain import GENESIS, START, FirstBad, Head, Tampering, canonical, content_of, digest, link, verify
+
+Record = dict[str, Any]
+MOMENT = datetime(2026, 11, 21, 10, 0, 0, 123000, tzinfo=UTC)
+
+
+def create_content(number: int) -> Record:
+    return {
+        "event_id": f"event-{number}",
+        "timestamp": MOMENT,
+        "action": "OrderCreated",
+        "new_value": {"size": str(number), "note": "ğüş"},
+        "old_value": None,
+    }
+
+
+@pytest.fixture
+def chain() -> list[Record]:
+    return link(START, [create_content(number) for number in range(1, 11)])[0]
+
+
+def head_of(chain: list[Record]) -> Head:
+    return Head(chain[-1]["seq"], chain[-1]["hash"])
+
+
+def first_bad(chain: list[Record], head: Head | None) -> FirstBad | None:
+    """As the store gives them: in ascending order of `seq`."""
+    found = verify(sorted(chain, key=lambda record: record["seq"]), head)
+    assert found.valid is (found.first_bad is None)
+    return found.first_bad
+
+
+def rehash(chain: list[Record], start: int) -> None:
+    """What an attacker who knows the formula does from index `start` on."""
+    for index in range(start, len(chain)):
+        chain[index]["prev_hash"] = chain[index - 1]["hash"] if index else GENESIS
+        chain[index]["hash"] = digest(chain[index]["prev_hash"], content_of(chain[index]))
+
+
+class TestLink:
+    def test_numbers_follow_without_gaps_and_each_record_names_the_hash_before_it(self, chain: list[Record]) -> None:
+        assert [record["seq"] for record in chain] == list(range(1, 11))
+        assert chain[0]["prev_hash"] == GENESIS
+        assert all(after["prev_hash"] == before["hash"] for before, after in itertools.pairwise(chain))
+
+    def test_a_chain_made_in_two_parts_is_the_same(self, chain: list[Record]) -> None:
+        contents = [create_content(number) for number in range(1, 11)]
+        first, head = link(START, contents[:4])
+        second, end = link(head, contents[4:])
+        assert first + second == chain
+        assert end == head_of(chain)
+
+    def test_the_hash_does_not_depend_on_the_order_of_fields(self) -> None:
+        content = create_content(1)
+        assert canonical(content) == canonical(dict(reversed(content.items())))
+
+    def test_what_json_cannot_hold_is_refused(self) -> None:
+        with pytest.raises(TypeError):
+            canonical({"size": object()})
+
+
+class TestVerify:
+    def test_an_untouched_chain_is_valid(self, chain: list[Record]) -> None:
+        found = verify(chain, head_of(chain))
+        assert (found.valid, found.records, found.head) == (True, 10, head_of(chain))
+
+    def test_an_empty_trail_is_valid(self) -> None:
+        assert verify([], None).valid
+        assert verify([], START).valid
+
+    def test_records_beyond_the_noted_head_are_examined_too(self, chain: list[Record]) -> None:
+        noted = Head(chain[6]["seq"], chain[6]["hash"])
+        assert first_bad(chain, noted) is None
+        chain[8]["action"] = "Nothing"
+        assert first_bad(chain, noted) == FirstBad(9, Tampering.CHANGED)
+
+    @pytest.mark.parametrize("index", range(10))
+    def test_a_changed_character_is_named(self, chain: list[Record], index: int) -> None:
+        chain[index]["new_value"]["size"] += "0"
+        assert first_bad(chain, head_of(chain)) == FirstBad(index + 1, Tampering.CHANGED)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"timestamp": MOMENT.replace(second=1)},
+            {"timestamp": "2026-11-21T10:00:00.123Z"},
+            {"old_value": {}},
+            {"hash": "f" * 64},
+            {"added": True},
+            {"_id": "other"},
+        ],
+        ids=lambda change: next(iter(change)),
+    )
+    def test_any_changed_or_added_field_is_named(self, chain: list[Record], change: Record) -> None:
+        head = head_of(chain)
+        chain[4].update(change)
+        assert first_bad(chain, head) == FirstBad(5, Tampering.CHANGED)
+
+    def test_a_removed_field_is_named(self, chain: list[Record]) -> None:
+        del chain[4]["old_value"]
+        assert first_bad(chain, head_of(chain)) == FirstBad(5, Tampering.CHANGED)
+
+    @pytest.mark.parametrize("index", range(9))
+    def test_a_deleted_record_is_missing(self, chain: list[Record], index: int) -> None:
+        head = head_of(chain)
+        del chain[index]
+        assert first_bad(chain, head) == FirstBad(index + 1, Tampering.MISSING)
+
+    @pytest.mark.parametrize("index", range(8))
+    def test_a_deleted_record_is_missing_even_if_the_rest_is_renumbered(self, chain: list[Record], index: int) -> None:
+        head = head_of(chain)
+        del chain[index]
+        for record in chain[index:]:
+            record["seq"] -= 1
+        assert first_bad(chain, head) == FirstBad(index + 1, Tampering.MISSING)
+
+    @pytest.mark.parametrize("index", range(9))
+    def test_two_records_in_each_others_place_are_reordered(self, chain: list[Record], index: int) -> None:
+        chain[index]["seq"], chain[index + 1]["seq"] = chain[index + 1]["seq"], chain[index]["seq"]
+        bad = first_bad(chain, Head(10, chain[9]["hash"]))
+        assert bad == FirstBad(index + 1, Tampering.REORDERED)
+
+    @pytest.mark.parametrize("index", range(1, 9))
+    def test_a_forged_record_in_between_is_inserted(self, chain: list[Record], index: int) -> None:
+        """With a right hash of its own, and all later ones renumbered."""
+        head = head_of(chain)
+        before = Head(chain[index - 1]["seq"], chain[index - 1]["hash"])
+        [forged], _ = link(before, [create_content(99)])
+        for record in chain[index:]:
+            record["seq"] += 1
+        assert first_bad([*chain, forged], head) == FirstBad(index + 1, Tampering.INSERTED)
+
+    def test_a_forged_record_without_a_right_hash_is_inserted(self, chain: list[Record]) -> None:
+        forged = {**deepcopy(chain[4]), "_id": "x", "event_id": "x"}
+        for record in chain[4:]:
+            record["seq"] += 1
+        assert first_bad([*chain, forged], head_of(chain)) == FirstBad(5, Tampering.INSERTED)
+
+    @pytest.mark.parametrize("seq", [0, -3, 4.5, 5])
+    def test_a_record_with_a_number_of_no_place_is_inserted(self, chain: list[Record], seq: float) -> None:
+        forged = {**deepcopy(chain[4]), "_id": "x", "event_id": "x", "seq": seq}
+        bad = first_bad([*chain, forged], head_of(chain))
+        assert bad is not None
+        assert bad.reason is Tampering.INSERTED
+
+    def test_a_record_made_anew_is_changed(self, chain: list[Record]) -> None:
+        chain[4]["action"] = "Nothing"
+        chain[4]["hash"] = digest(chain[4]["prev_hash"], content_of(chain[4]))
+        assert first_bad(chain, head_of(chain)) == FirstBad(5, Tampering.CHANGED)
+
+    def test_a_cut_tail_is_named_by_the_noted_head(self, chain: list[Record]) -> None:
+        assert first_bad(chain[:7], head_of(chain)) == FirstBad(8, Tampering.TAIL_CUT)
+        assert first_bad([], head_of(chain)) == FirstBad(1, Tampering.TAIL_CUT)
+
+    def test_a_whole_chain_made_anew_does_not_fit_the_noted_head(self, chain: list[Record]) -> None:
+        head = head_of(chain)
+        chain[2]["action"] = "Nothing"
+        rehash(chain, 2)
+        assert first_bad(chain, head) == FirstBad(10, Tampering.REWRITTEN)
+
+    def test_only_three_records_are_held_at_a_time(self, chain: list[Record]) -> None:
+        """`verify` reads one record ahead and no more."""
+        given: list[int] = []
+
+        def stream() -> Any:
+            for record in chain:
+                given.append(record["seq"])
+                yield record
+
+        chain[2]["action"] = "Nothing"
+        verify(stream(), None)
+        assert given == [1, 2, 3, 4]
