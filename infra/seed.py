@@ -131,7 +131,7 @@ def _seed_assets(ids: dict[str, int]) -> None:
                         customer_id=ids[trader],
                         asset_name=asset_name,
                         amount=amount,
-                        reference="demo",
+                        reference=f"demo-{asset_name}",
                     )
                 )
     finally:

@@ -149,7 +149,7 @@ def run_workers(
     install_from_environment()
     outbox.lanes_per_destination = settings.lanes
     dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = 1.0
-    dramatiq.worker.POST_PROCESS_MESSAGE_RETRY_DELAY_SECS = 1.0
+    dramatiq.worker.POST_PROCESS_MESSAGE_RETRY_DELAY_SECS = 1
     broker = Broker(settings.queue_url)
     consumers = []
     for worker in workers:
