@@ -116,8 +116,8 @@ def insert_orders(
     return at
 
 
-def update_orders(connection: Connection, *, orders: Sequence[Row], history: Sequence[Row]) -> None:
-    """Write changed orders and what their histories gained.
+def update_orders(connection: Connection, *, orders: Sequence[Row], history: Sequence[Row]) -> datetime:
+    """Write changed orders and what their histories gained; the time of the change.
 
     Raises:
         Conflict: an order is no longer of its `read_version`.
@@ -126,6 +126,8 @@ def update_orders(connection: Connection, *, orders: Sequence[Row], history: Seq
     row = connection.execute(_UPDATE_ORDERS, parameters).fetchone()
     if row is None or row["changed"] != len(orders):
         raise Conflict
+    at: datetime = row["at"]
+    return at
 
 
 def upsert_instruments(connection: Connection, rows: Sequence[Row]) -> None:
@@ -242,7 +244,7 @@ WITH changed AS (
     -- A conflict must be told by the count, not by a row of history that the winner has written already.
     WHERE (SELECT count(*) FROM changed) = %(expected)s
 )
-SELECT count(*) AS changed FROM changed
+SELECT count(*) AS changed, brokage_now() AS at FROM changed
 """
 
 _UPSERT_INSTRUMENTS = """

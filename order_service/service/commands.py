@@ -89,7 +89,9 @@ class Changes:
         if changed:
             # In one order in all processes, so that two batches cannot deadlock.
             changed.sort(key=lambda row: row["id"])
-            repository.update_orders(self._uow.connection, orders=changed, history=self._history)
+            at = repository.update_orders(self._uow.connection, orders=changed, history=self._history)
+            for row in changed:
+                self._orders[row["id"]]["updated_at"] = at
             fault("order_service.apply.written")
 
     def _step(self, order_id: str, name: str, message: Message[Any] | None) -> None:
