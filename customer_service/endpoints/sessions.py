@@ -199,7 +199,7 @@ def _revoke(resources: CustomerResources, token: str, context: Context) -> None:
     sessions.sign_out(resources.database, session_id, context)
     try:
         # Its access tokens live on for minutes; the edge asks for this mark with each request's rate limit.
-        resources.valkey.command(*revoke_command(session_id))
+        resources.valkey.command(*revoke_command(session_id, resources.settings.access_token_seconds))
     except Unavailable:
         return
 

@@ -15,7 +15,7 @@ from shared.http.valkey import AsyncValkey, Script, Unavailable
 STAFF_PER_MINUTE = 6000
 ANONYMOUS_PER_MINUTE = 300
 _LOCAL_BUCKETS_MAX = 20_000
-_REVOKED_SECONDS = 20 * 60
+_REVOKED_LONGER_SECONDS = 60
 
 unlimited = Counter("brokage_rate_limit_open_total", "Requests judged without Valkey", ["kind"])
 
@@ -110,8 +110,9 @@ def revoked_key(session_id: str) -> str:
     return f"session:revoked:{session_id}"
 
 
-def revoke_command(session_id: str) -> tuple[str | int, ...]:
-    return ("SET", revoked_key(session_id), "1", "EX", _REVOKED_SECONDS)
+def revoke_command(session_id: str, lifetime_seconds: int = 15 * 60) -> tuple[str | int, ...]:
+    """The command that ends a session's access tokens; `lifetime_seconds` is how long the youngest of them lives."""
+    return ("SET", revoked_key(session_id), "1", "EX", lifetime_seconds + _REVOKED_LONGER_SECONDS)
 
 
 _TAKE = Script("""

@@ -17,7 +17,10 @@ from redis.retry import Retry
 
 TIMEOUT_SECONDS = 0.2
 DOWN_SECONDS = 1.0
-"""For how long after a failure Valkey is not tried again."""
+"""For how long Valkey is not tried again once it is believed to be down."""
+_TIMEOUTS_MAX = 3
+_CONNECTIONS_MAX = 2_000
+"""One per request in flight; more than any process has."""
 
 
 class Unavailable(Exception):
@@ -33,6 +36,29 @@ class Script:
         self.digest = redis.Redis().register_script(source).sha
 
 
+class _Health:
+    """Whether Valkey is believed to be down: after a refused connection at once, after a time-out only when others
+    follow, for
+    one may be our own lateness."""
+
+    def __init__(self) -> None:
+        self._timeouts = 0
+        self._down_until = 0.0
+
+    def check(self) -> None:
+        if time.monotonic() < self._down_until:
+            raise Unavailable
+
+    def succeeded(self) -> None:
+        self._timeouts = 0
+
+    def failed(self, error: Exception) -> None:
+        self._timeouts += 1
+        if self._timeouts >= _TIMEOUTS_MAX or not isinstance(error, (TimeoutError, redis.exceptions.TimeoutError)):
+            self._timeouts = 0
+            self._down_until = time.monotonic() + DOWN_SECONDS
+
+
 class AsyncValkey:
     """A client for the event loop."""
 
@@ -42,9 +68,9 @@ class AsyncValkey:
             socket_timeout=TIMEOUT_SECONDS,
             socket_connect_timeout=TIMEOUT_SECONDS,
             retry=AsyncRetry(NoBackoff(), 0),
-            max_connections=64,
+            max_connections=_CONNECTIONS_MAX,
         )
-        self._down_until = 0.0
+        self._health = _Health()
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
         try:
@@ -53,15 +79,16 @@ class AsyncValkey:
             return await self.command("EVAL", script.source, len(keys), *keys, *arguments)
 
     async def command(self, *command: str | int | bytes) -> Any:
-        if time.monotonic() < self._down_until:
-            raise Unavailable
+        self._health.check()
         try:
-            return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+            answer = await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
         except NoScriptError:
             raise
         except (RedisError, OSError) as error:
-            self._down_until = time.monotonic() + DOWN_SECONDS
+            self._health.failed(error)
             raise Unavailable from error
+        self._health.succeeded()
+        return answer
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -76,9 +103,9 @@ class Valkey:
             socket_timeout=TIMEOUT_SECONDS,
             socket_connect_timeout=TIMEOUT_SECONDS,
             retry=Retry(NoBackoff(), 0),
-            max_connections=64,
+            max_connections=_CONNECTIONS_MAX,
         )
-        self._down_until = 0.0
+        self._health = _Health()
 
     def run(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
         try:
@@ -87,15 +114,16 @@ class Valkey:
             return self.command("EVAL", script.source, len(keys), *keys, *arguments)
 
     def command(self, *command: str | int | bytes) -> Any:
-        if time.monotonic() < self._down_until:
-            raise Unavailable
+        self._health.check()
         try:
-            return self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+            answer = self._client.execute_command(*command)  # type: ignore[no-untyped-call]
         except NoScriptError:
             raise
         except (RedisError, OSError) as error:
-            self._down_until = time.monotonic() + DOWN_SECONDS
+            self._health.failed(error)
             raise Unavailable from error
+        self._health.succeeded()
+        return answer
 
     def close(self) -> None:
         self._client.close()

@@ -154,7 +154,7 @@ class Served:
             return answer
 
 
-def _serve(world: World, settings: EdgeSettings) -> Iterator[str]:
+def serve(world: World, settings: EdgeSettings) -> Iterator[str]:
     app = create_app([ServiceApi("order_service", _router(), lambda _: _Resources(world))], settings)
     config = uvicorn.Config(
         app,
@@ -187,7 +187,7 @@ def _served(servers: Any, key_directory: Any) -> Iterator[Served]:
     url = servers.env["BROKAGE_REDIS_URL"]
     settings = EdgeSettings(redis_url=url, key_dir=str(key_directory), jwks_url=None, trusted_proxies="")
     world = World()
-    for base in _serve(world, settings):
+    for base in serve(world, settings):
         yield Served(world, base, keys.load_signing_key(key_directory), redis.Redis.from_url(url))
 
 
@@ -203,5 +203,5 @@ def without_valkey(key_directory: Any) -> Iterator[Served]:
     """The same, with nothing where Valkey should be."""
     settings = EdgeSettings(redis_url="redis://127.0.0.1:1/0", key_dir=str(key_directory), jwks_url=None)
     world = World()
-    for base in _serve(world, settings):
+    for base in serve(world, settings):
         yield Served(world, base, keys.load_signing_key(key_directory), None)

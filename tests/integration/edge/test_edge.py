@@ -1,6 +1,7 @@
 """What is true of every request, whichever service answers it."""
 
 import re
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -8,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from shared.app import EdgeSettings
+from shared.auth import keys
 from shared.auth.permissions import Role
 from shared.http.limits import revoke_command
 from shared.http.telemetry import STREAM, decode_batch
+from tests.integration.edge.conftest import Served, World, serve
 
 ORDER = {"asset_name": "AAPL", "size": "1", "client_order_id": "c"}
 
@@ -429,3 +433,20 @@ class TestDocuments:
             assert page.status_code == 200
             assert code in page.text
         assert is_problem(served.call("GET", "/problems/made-up"), 404)
+
+
+class TestValkeyAway:
+    def test_a_black_hole_slows_three_requests_and_no_more(self, key_directory: Any) -> None:
+        hole = socket.create_server(("127.0.0.1", 0))  # accepts by its backlog, and never answers
+        settings = EdgeSettings(
+            redis_url=f"redis://127.0.0.1:{hole.getsockname()[1]}/0", key_dir=str(key_directory), jwks_url=None
+        )
+        world = World()
+        for url in serve(world, settings):
+            person = world.add()
+            served = Served(world, url, keys.load_signing_key(key_directory), None)
+            started = time.monotonic()
+            answers = [served.call("GET", "/api/orders", person).status_code for _ in range(30)]
+            assert answers == [200] * 30
+            assert time.monotonic() - started < 2
+        hole.close()
