@@ -1,4 +1,4 @@
-"""What a new system starts with: an admin, and with `demo` the accounts, instruments and balances of the tour.
+"""What a new system starts with: a signing key, an admin, and with `demo` the accounts, instruments and balances of the tour.
 
 Through the services' own use cases, so that everything is announced, audited and in the ledger as if a person had done it.
 Running it again changes nothing.
@@ -18,6 +18,7 @@ from customer_service import repository as customers
 from customer_service.passwords import Passwords
 from customer_service.service.customers import Registration, ensure_assignment, ensure_customer
 from customer_service.settings import Settings as CustomerSettings
+from shared.auth import keys
 from shared.auth.permissions import Role
 from shared.db import Database
 from shared.settings import Profile
@@ -65,6 +66,8 @@ def seed(environment: Mapping[str, str], *, demo: bool) -> None:
     settings = CustomerSettings()
     if demo and settings.profile is Profile.PROD:
         raise DemoInProduction("--demo is refused in the prod profile")
+    if settings.key_dir is not None:
+        keys.ensure(Path(settings.key_dir))
     database = Database(settings.customers_database_url, name="seed", pool_size=1)
     try:
         if demo:
