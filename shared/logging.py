@@ -48,7 +48,13 @@ def logger(name: str) -> structlog.stdlib.BoundLogger:
 def _safe_until_configured() -> None:
     """structlog's own default prints local variables with a traceback, tokens included; never that, not even in a
     test."""
-    structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ]
+    )
 
 
 def _truncate(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

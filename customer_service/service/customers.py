@@ -97,7 +97,8 @@ def ensure_tier(database: Database, **values: Any) -> None:
 def update_customer(uow: UnitOfWork, customer_id: int, values: dict[str, Any]) -> Row:
     """Change contact data, `active` or `role`; `values` holds only what changes. Changing nothing says nothing.
 
-    A deactivated customer's tokens end, as do those of one whose role changes: what they were signed in for is over.
+    A deactivated customer's sessions and tokens end. A new role needs no new tokens: it is looked up, not read from
+    them.
 
     Raises:
         NotFound: no such customer.
@@ -116,7 +117,7 @@ def update_customer(uow: UnitOfWork, customer_id: int, values: dict[str, Any]) -
         event = CustomerRoleChanged
     else:
         event = CustomerUpdated
-    if event is not CustomerUpdated:
+    if event is CustomerDeactivated:
         after["tokens_valid_from"] = utc_now()
         repository.revoke_all_sessions(uow.connection, customer_id)
     repository.update_customer(uow.connection, customer_id, after)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Protocol
 
+import structlog
 from fastapi.concurrency import run_in_threadpool
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -113,6 +114,8 @@ class Edge:
         started = time.perf_counter()
         state = self._begin(scope)
         scope[SCOPE_KEY] = state
+        # The server runs each request in a context of its own, so this ends with it.
+        structlog.contextvars.bind_contextvars(correlation_id=state.correlation_id)
         answer = _Answer(send, state)
         try:
             await self._serve(scope, _Body(receive, scope["headers"]), answer, state)
@@ -200,14 +203,11 @@ class Edge:
     async def _refuse(self, error: Exception, answer: "_Answer", state: RequestState) -> None:
         refusal = translate(error)
         if refusal is None:
-            log.error(
-                "request_failed", correlation_id=state.correlation_id, route=state.matched.template, exc_info=error
-            )
+            log.error("request_failed", route=state.matched.template, exc_info=error)
             refusal = BrokageError()
         elif refusal.status >= 500:
             log.warning(
                 "request_unavailable",
-                correlation_id=state.correlation_id,
                 route=state.matched.template,
                 cause=type(error.__cause__ or error).__name__,
             )

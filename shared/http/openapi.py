@@ -7,7 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from shared.auth.permissions import PUBLIC
-from shared.http.route import EdgeRoute
+from shared.http.route import KEY_RULE, EdgeRoute
 
 _PROBLEM: dict[str, Any] = {
     "type": "object",
@@ -68,6 +68,7 @@ def build_document(app: FastAPI) -> dict[str, Any]:
 
 
 def _complete(operation: dict[str, Any], route: APIRoute, method: str) -> None:
+    rule = operation.get(KEY_RULE)
     for name in [name for name in operation if name.startswith("x-brokage")]:
         del operation[name]
     public = not isinstance(route, EdgeRoute) or route.grants is PUBLIC
@@ -82,7 +83,7 @@ def _complete(operation: dict[str, Any], route: APIRoute, method: str) -> None:
             {
                 "name": "Idempotency-Key",
                 "in": "header",
-                "required": False,
+                "required": rule is not None and rule["unless"] is None,
                 "schema": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"},
             }
         )

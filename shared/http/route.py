@@ -32,7 +32,7 @@ CALLER_KEY = "brokage.caller"
 BODY_SECONDS_MAX = 10.0
 FORM = {"x-brokage-form": True}
 """`openapi_extra` of a route that takes an OAuth2 form and reads it itself."""
-_KEY_RULE = "x-brokage-idempotency"
+KEY_RULE = "x-brokage-idempotency"
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -47,7 +47,7 @@ class RequestTimeout(BrokageError):
 def idempotency_key(*, unless: str | None = None) -> dict[str, Any]:
     """`openapi_extra` of a POST where money or orders change: it needs an `Idempotency-Key`, `unless` the body has
     that field."""
-    return {_KEY_RULE: {"unless": unless}}
+    return {KEY_RULE: {"unless": unless}}
 
 
 def grants_of(operation_id: str) -> Grants:
@@ -101,7 +101,7 @@ class EdgeRoute(APIRoute):
                 raise UnknownField("This call takes no body.", errors=[FieldError("", "This call takes no body.")])
             request._json = document
         if request.method == "POST":
-            self._check_key(request, state, document, extra.get(_KEY_RULE))
+            self._check_key(request, state, document, extra.get(KEY_RULE))
 
     def _check_key(
         self, request: Request, state: RequestState, document: Any, rule: Mapping[str, str | None] | None

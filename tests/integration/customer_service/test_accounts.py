@@ -160,12 +160,15 @@ class TestUpdateCustomer:
         assert deactivated["payload"]["after"] == {"active": False}
         assert deactivated["payload"]["before"] == {"active": True}
 
-    def test_new_role_counts_at_once_and_old_tokens_end(self, api: Api, admin: Person, customer: Person) -> None:
-        old = api.token(customer.username)
-        api.request("PATCH", f"/api/customers/{customer.id}", admin.username, json={"role": "AUDITOR"})
-        assert api.client.get("/api/me", headers={"Authorization": f"Bearer {old}"}).status_code == 401
-        del api.tokens[customer.username]
-        assert api.request("GET", "/api/me", customer.username).json()["role"] == "AUDITOR"
+    def test_new_role_counts_at_once_for_tokens_issued_before(self, api: Api, admin: Person, customer: Person) -> None:
+        assert api.request("GET", "/api/customers", customer.username).status_code == 403
+        api.request("PATCH", f"/api/customers/{customer.id}", admin.username, json={"role": "ADMIN"})
+        assert api.request("GET", "/api/me", customer.username).json()["role"] == "ADMIN"
+        assert api.request("GET", "/api/customers", customer.username).status_code == 200
+        api.request("PATCH", f"/api/customers/{customer.id}", admin.username, json={"role": "CUSTOMER"})
+        assert api.request("GET", "/api/customers", customer.username).status_code == 403
+        changed = [event["type"] for event in api.events(customer.id) if event["type"] == "CustomerRoleChanged"]
+        assert len(changed) == 2
 
 
 class TestSetTier:
