@@ -1,81 +1,97 @@
-"""Bring every Postgres service's database to its newest migration."""
+"""Migrations of all Postgres services: which databases are behind, and how they are brought up to date."""
 
 from __future__ import annotations
 
-import contextlib
-import os
+import configparser
 import re
-from collections.abc import Iterator, Mapping
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from infra.runtime.failures import CannotStart, StartFailed
+from infra.servers.postgres import DATABASES
+
 ROOT = Path(__file__).resolve().parent.parent
-# Alembic's section, the package and the role share one name.
-URL_VARIABLES = {
-    "order_service": "BROKAGE_ORDERS_DATABASE_URL",
-    "asset_service": "BROKAGE_ASSETS_DATABASE_URL",
-    "customer_service": "BROKAGE_CUSTOMERS_DATABASE_URL",
-    "processor": "BROKAGE_PROCESSOR_DATABASE_URL",
-}
-_REVISION = re.compile(r"^(down_)?revision\b[^=\n]*=\s*[\"']([^\"']+)[\"']", re.MULTILINE)
+# Section of alembic.ini, package and role share one name.
+VARIABLES = {service: variable for service, (_, variable, _) in DATABASES.items()}
+_REVISION = re.compile(r"^(down_)?revision\b[^=\n]*=(.*)$", re.MULTILINE)
+_NAME = re.compile(r"[\"']([^\"']+)[\"']")
 
 
-def migrate_all(environment: Mapping[str, str]) -> list[str]:
-    """Upgrade every database that is not at its head, in this process.
+def sections() -> list[str]:
+    """The sections of `alembic.ini` whose package is here; each is a service."""
+    config = configparser.ConfigParser(interpolation=None)
+    config.read(ROOT / "alembic.ini", encoding="utf-8")
+    return [name for name in config.sections() if (ROOT / name / "migrations" / "env.py").is_file()]
 
-    Services whose package is not here are left alone: a deployment may hold only some of them.
+
+def migrate_all(environment: Mapping[str, str], services: Sequence[str] = ()) -> list[str]:
+    """Bring the databases of `services` (default: all that have a section) to their newest revision, in this process.
+
+    Args:
+        environment: has the `BROKAGE_<X>_DATABASE_URL` of each.
 
     Returns:
-        The services that were upgraded.
+        The services that were behind; two callers at once take turns.
+
+    Raises:
+        CannotStart: a URL is missing or the service has no migrations here.
+        StartFailed: a database cannot be reached or refuses a migration; those before it are migrated.
     """
-    behind = [service for service in pending(environment) if (ROOT / service / "migrations").is_dir()]
-    if not behind:
-        return []
-    from alembic import command
-    from alembic.config import Config
-
-    with _environment(environment):
-        for service in behind:
-            config = Config(str(ROOT / "alembic.ini"), ini_section=service)
-            # Relative in the file, so that `alembic -n` works from the root; absolute here, for any working directory.
-            config.set_main_option("script_location", str(ROOT / service / "migrations").replace("%", "%%"))
-            command.upgrade(config, "head")
-    return behind
+    changed = behind(environment, services)
+    for service in changed:
+        _upgrade(service, environment[VARIABLES[service]])
+    return changed
 
 
-def pending(environment: Mapping[str, str]) -> list[str]:
-    """Name the services whose database is not at the head of its migrations, without importing Alembic."""
-    return [
-        service
-        for service, variable in URL_VARIABLES.items()
-        if variable in environment and _current(environment[variable]) != _heads(service)
-    ]
+def behind(environment: Mapping[str, str], services: Sequence[str] = ()) -> list[str]:
+    """The services whose database is not at the newest revision. Alembic is not needed to tell, nor loaded."""
+    known = sections()
+    for service in services or known:
+        if service not in known:
+            raise CannotStart(f"{service} has no migrations here; known are {', '.join(known)}")
+        if not environment.get(VARIABLES[service]):
+            raise CannotStart(f"{VARIABLES[service]} is not set")
+    return [name for name in services or known if _revisions(name, environment[VARIABLES[name]]) != heads(name)]
 
 
-def _heads(service: str) -> set[str]:
+def heads(service: str) -> set[str]:
+    """The revisions that no other follows, read from the scripts without running them."""
     revisions: set[str] = set()
     followed: set[str] = set()
-    for file in (ROOT / service / "migrations" / "versions").glob("*.py"):
-        for down, name in _REVISION.findall(file.read_text(encoding="utf-8")):
-            (followed if down else revisions).add(name)
+    for script in (ROOT / service / "migrations" / "versions").glob("*.py"):
+        for down, value in _REVISION.findall(script.read_text(encoding="utf-8")):
+            (followed if down else revisions).update(_NAME.findall(value))
     return revisions - followed
 
 
-def _current(url: str) -> set[str]:
+def _revisions(service: str, url: str) -> set[str]:
     import psycopg
 
-    with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
-        if connection.execute("SELECT to_regclass('alembic_version') IS NOT NULL").fetchone() != (True,):
-            return set()
-        return {row[0] for row in connection.execute("SELECT version_num FROM alembic_version")}
-
-
-@contextlib.contextmanager
-def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
-    """Each service's `env.py` reads its URL from the environment."""
-    before = dict(os.environ)
-    os.environ.update(wanted)
     try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+        with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
+            if connection.execute("SELECT to_regclass('alembic_version') IS NULL").fetchone() == (True,):
+                return set()
+            return {row[0] for row in connection.execute("SELECT version_num FROM alembic_version")}
+    except psycopg.Error as error:
+        raise StartFailed(f"the database of {service} does not answer: {_line(error)}") from error
+
+
+def _upgrade(service: str, url: str) -> None:
+    import sqlalchemy.exc
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config(str(ROOT / "alembic.ini"), ini_section=service, cmd_opts=Namespace(x=[f"url={url}"]))
+    # Absolute, so that the caller's working directory does not matter.
+    config.set_section_option(service, "script_location", str(ROOT / service / "migrations").replace("%", "%%"))
+    config.set_section_option(service, "prepend_sys_path", str(ROOT).replace("%", "%%"))
+    try:
+        command.upgrade(config, "heads")
+    except (CommandError, sqlalchemy.exc.SQLAlchemyError) as error:
+        raise StartFailed(f"{service} cannot be migrated: {_line(error)}") from error
+
+
+def _line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

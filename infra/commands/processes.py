@@ -1,91 +1,86 @@
-"""`brokage serve`, `worker` and `relay`: the entry points of every deployment, for one service, several or `all`."""
+"""`serve`, `worker`, `relay`: the processes of a deployment, and the children of `up`."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+import signal
+import threading
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    import threading
-
-SERVICES = ("customer_service", "asset_service", "order_service", "processor", "notifier", "auditor")
-Names = Annotated[list[str], typer.Argument(help=f"{', '.join(SERVICES)}, or all.")]
+Services = Annotated[list[str], typer.Argument(help="Names of services, or `all`.", metavar="SERVICE...|all")]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (serve, worker, relay):
-        app.command()(command)
+    app.command()(serve)
+    app.command()(worker)
+    app.command()(relay)
 
 
 def serve(
-    services: Names,
-    host: Annotated[str, typer.Option()] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    services: Services,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+    fd: Annotated[int | None, typer.Option(hidden=True, help="A listening socket to take over instead.")] = None,
 ) -> None:
-    """Serve the HTTP API of these services in one process."""
-    import uvicorn
+    """Serve the API of services."""
+    from infra.runtime.gate import pass_gate
+    from infra.runtime.listening import listen, take_over
+    from infra.runtime.serving import run_server
+    from infra.services import choose, load
 
+    names = choose(services, "app")
+    _configure_logging(names, "api")
+    stop = _stop_on_signals()
+    sock = take_over(fd) if fd is not None else listen(host, port)
+    apis = [load(name, "app").api for name in names]
     from shared.app import create_app
 
-    uvicorn.run(
-        create_app(load(services, "app", "api")),
-        host=host,
-        port=port,
-        loop="uvloop",
-        http="httptools",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        backlog=2048,
-        timeout_graceful_shutdown=3,
-    )
+    if pass_gate(stop):
+        run_server(create_app(apis), sock, stop)
 
 
-def worker(services: Names) -> None:
-    """Consume the queues of these services in one process."""
+def worker(services: Services) -> None:
+    """Receive messages for services."""
+    from infra.runtime.gate import pass_gate, tell_ready
+    from infra.services import choose, load
+
+    names = choose(services, "worker")
+    _configure_logging(names, "worker")
+    stop = _stop_on_signals()
+    workers = [load(name, "worker").worker for name in names]
     from shared.messaging.runtime import run_workers
     from shared.settings import ServiceSettings
 
-    found = load(services, "worker", "worker")
-    run_workers(found, stop_on_signals(), settings=ServiceSettings(), on_ready=say_started)
+    if pass_gate(stop):
+        run_workers(workers, stop, settings=ServiceSettings(), on_ready=tell_ready)
 
 
-def relay(services: Names) -> None:
-    """Run the relays, sweepers and timers of these services in one process."""
+def relay(services: Services) -> None:
+    """Run the outbox relays, sweepers and timers of services."""
+    from infra.runtime.gate import pass_gate, tell_ready
+    from infra.services import choose, load
+
+    names = choose(services, "relay")
+    _configure_logging(names, "relay")
+    stop = _stop_on_signals()
+    relays = [load(name, "relay").relay for name in names]
     from shared.messaging.runtime import run_relays
     from shared.settings import ServiceSettings
 
-    found = load(services, "relay", "relay")
-    run_relays(found, stop_on_signals(), settings=ServiceSettings(), on_ready=say_started)
+    if pass_gate(stop):
+        run_relays(relays, stop, settings=ServiceSettings(), on_ready=tell_ready)
 
 
-def load(names: list[str], module: str, attribute: str) -> list[Any]:
-    """Import `<service>.<module>` of each service, and of no other: any service runs with the others deleted."""
-    import importlib
+def _configure_logging(names: Sequence[str], role: str) -> None:
+    from shared.logging import configure
 
-    wanted = list(SERVICES) if names == ["all"] else names
-    for name in wanted:
-        if name not in SERVICES:
-            raise typer.BadParameter(f"{name} is no service; there are {', '.join(SERVICES)}, and all")
-    return [getattr(importlib.import_module(f"{name}.{module}"), attribute) for name in dict.fromkeys(wanted)]
+    configure(service=names[0] if len(names) == 1 else role)
 
 
-def stop_on_signals() -> threading.Event:
-    """An event that SIGINT and SIGTERM set."""
-    import signal
-    import threading
-
+def _stop_on_signals() -> threading.Event:
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     return stop
-
-
-def say_started() -> None:
-    """Tell the supervisor that this process does its work now: its pid in the file BROKAGE_READY_FILE names."""
-    import os
-
-    if file := os.environ.get("BROKAGE_READY_FILE"):
-        Path(file).write_text(str(os.getpid()), encoding="ascii")

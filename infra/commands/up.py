@@ -1,4 +1,4 @@
-"""`brokage up`."""
+"""`up`: the whole platform on this machine."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ def register(app: typer.Typer) -> None:
 
 
 def up(
-    data_dir: Annotated[Path, typer.Option(envvar="BROKAGE_DATA_DIR", help="Where everything is kept.")] = Path(
-        ".brokage"
-    ),
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the API on 127.0.0.1.")] = 8000,
-    demo: Annotated[bool, typer.Option("--demo", help="Seed the demo sign-ins and balances.")] = False,
-    workers: Annotated[int, typer.Option(min=1, max=256, help="Threads of the worker process.")] = 8,
+    data_dir: Annotated[
+        Path,
+        typer.Option(envvar="BROKAGE_DATA_DIR", help="Where everything is kept."),
+    ] = Path(".brokage"),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the API; 0 takes a free one.")] = 8000,
+    demo: Annotated[bool, typer.Option("--demo", help="Put in demo customers and print their sign-ins.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, max=256, help="Threads of a worker process.")] = None,
+    split: Annotated[bool, typer.Option("--split", help="A process of each kind for each service.")] = False,
 ) -> None:
     """Start everything and keep it running until Ctrl-C."""
-    from infra.runtime.up import Options, Up
+    from infra.runtime.local import LocalRun, Options
 
-    Up(Options(data_dir, port, demo, workers)).run()
+    LocalRun(Options(data_dir, port, demo, workers, split)).run()

@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class DataDirectory:
         self._processes_file = self.path / "processes.json"
         self._lock: int | None = None
         self._processes: dict[str, dict[str, Any]] = {}
+        self._recording = threading.Lock()
 
     def open(self) -> None:
         """Create what is missing and take the lock.
@@ -78,8 +80,9 @@ class DataDirectory:
 
     def record(self, name: str, pid: int) -> None:
         """Write down a child of ours, so that the next run finds it should this one die without stopping it."""
-        self._processes[name] = {"pid": pid, "identity": identity(pid)}
-        write_private(self._processes_file, json.dumps(self._processes))
+        with self._recording:
+            self._processes[name] = {"pid": pid, "identity": identity(pid)}
+            write_private(self._processes_file, json.dumps(self._processes))
 
     def stop_orphans(self) -> list[str]:
         """End what a killed run left behind; call with the lock held, before anything is started.

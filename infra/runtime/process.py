@@ -61,6 +61,7 @@ class ProcessSpec:
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     directory: Path | None = None
     account: Account | None = None
+    pass_fds: Sequence[int] = ()
     before_spawn: Callable[[], None] = lambda: None
     stop_signal: signal.Signals = signal.SIGTERM
     stop_seconds: float = 5.0
@@ -123,6 +124,7 @@ class ManagedProcess:
                 stderr=subprocess.STDOUT,
                 env=dict(spec.environment),
                 cwd=spec.directory,
+                pass_fds=tuple(spec.pass_fds),
                 user=account.uid if account else None,
                 group=account.gid if account else None,
                 extra_groups=[] if account else None,
@@ -150,6 +152,11 @@ class ManagedProcess:
             if time.monotonic() > deadline:
                 raise StartFailed(f"{self.name} was not ready after {seconds:.0f} s; see {self.spec.log}")
             time.sleep(POLL_SECONDS)
+
+    def wait_ended(self) -> None:
+        """Wait for the end of the present life, at no cost meanwhile."""
+        if self._child:
+            self._child.wait()
 
     def ending(self) -> str:
         """How the last life ended, in words."""

@@ -6,61 +6,35 @@ import contextlib
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
 
-from infra.runtime.failures import CannotStart
-from infra.runtime.gate import pass_gate
+from infra.runtime.listening import BACKLOG
 
-BACKLOG = 2048
 GRACEFUL_SECONDS = 5
 KEEP_ALIVE_SECONDS = 30
 HEADERS_BYTES_MAX = 64 * 1024
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 takes a free one.
-
-    Raises:
-        CannotStart: the address is taken or is none of ours.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family)
-    # As servers do: connections of an earlier life that linger in TIME_WAIT do not make the port taken.
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-        sock.listen(BACKLOG)
-    except (OSError, OverflowError) as error:
-        sock.close()
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise CannotStart(f"cannot listen on {host} port {port}: {reason}") from error
-    return sock
-
-
-def take_over(descriptor: int) -> socket.socket:
-    """The listening socket that our parent opened and passed on."""
-    return socket.socket(fileno=descriptor)
-
-
 class _Server(uvicorn.Server):
     """Without uvicorn's habit of raising the signal again after its clean end, which would look like a crash."""
+
+    def __init__(self, config: uvicorn.Config, stop: threading.Event) -> None:
+        super().__init__(config)
+        self._stop = stop
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.handle_exit)
+        self.should_exit = self._stop.is_set()
         yield
 
 
-def run_server(create: Callable[[], Any], sock: socket.socket, stop: threading.Event) -> None:
-    """Serve what `create` returns until SIGTERM or SIGINT; requests in work have 5 s to end. `stop` is set by a signal that
-    came before the server could take it."""
-    application = create()
-    if not pass_gate(stop):
-        return
+def run_server(application: Any, sock: socket.socket, stop: threading.Event) -> None:
+    """Serve until SIGTERM or SIGINT; requests in work have 5 s to end. `stop` is set by a signal that came earlier."""
     config = uvicorn.Config(
         application,
         loop="uvloop",
@@ -76,7 +50,7 @@ def run_server(create: Callable[[], Any], sock: socket.socket, stop: threading.E
         h11_max_incomplete_event_size=HEADERS_BYTES_MAX,
         backlog=BACKLOG,
     )
-    server = _Server(config)
+    server = _Server(config, stop)
     server.run(sockets=[sock])
     if not server.started:
         raise SystemExit(3)

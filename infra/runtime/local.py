@@ -1,0 +1,270 @@
+"""`brokage up`: the checks, every step of a start, the watch, and the stop in order."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from infra.runtime.children import HOST, Children
+from infra.runtime.data_directory import DEFAULT, DataDirectory
+from infra.runtime.failures import StartFailed
+from infra.runtime.gate import open_gate
+from infra.runtime.identity import identity
+from infra.runtime.listening import listen
+from infra.runtime.process import ManagedProcess, State, stop_together
+from infra.runtime.running import leave_pointer
+from infra.runtime.supervisor import POLL_SECONDS, Supervisor
+from infra.servers import DATABASES, EmbeddedServers
+
+READY_SECONDS = 120.0
+ENDINGS_AT_START_MAX = 3
+LOG_CHECK_SECONDS = 30.0
+STOP_ORDER = ("api", "relay", "worker", "seed", "migrate")
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `up` was asked for. `workers`: threads of a worker process, None for its default."""
+
+    data_dir: Path = DEFAULT
+    port: int = 8000
+    demo: bool = False
+    workers: int | None = None
+    split: bool = False
+
+
+class _Stopped(BaseException):
+    """A signal to stop arrived; raised out of whatever the start was doing."""
+
+
+class LocalRun:
+    """One run, from the checks to the last process stopped."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.data = DataDirectory(options.data_dir)
+        self.servers = EmbeddedServers(self.data)
+        self.environment: dict[str, str] = {}
+        self.children: list[ManagedProcess] = []
+        self._once: list[ManagedProcess] = []
+        self._sockets: list[socket.socket] = []
+        self._supervisor = Supervisor(say, self._changed)
+        self._writing = threading.Lock()
+        self._state = State.STARTING
+        self._raise_on_signal = True
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        """Start, watch until SIGINT or SIGTERM, stop.
+
+        Raises:
+            CannotStart: a check failed; nothing was started.
+            StartFailed: something did not come up; everything has been stopped.
+        """
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._on_signal)
+        try:
+            self._start()
+            self._raise_on_signal = False
+            self._watch()
+            say("stopping")
+        except _Stopped:
+            say("stopping")
+        finally:
+            self._raise_on_signal = False
+            self._stop_all()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._stop.set()
+        if self._raise_on_signal:
+            # Once: a second signal must not tear the orderly stop apart.
+            self._raise_on_signal = False
+            raise _Stopped
+
+    # -- start ---------------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        started = time.monotonic()
+        with step("checks"):
+            self._check()
+        self._spawn_children()
+        seed = self._run_once("seed", "--output", str(self._seed_file), *(["--demo"] if self.options.demo else []))
+        with step("servers"):
+            self.environment |= self.servers.start()
+            self._supervisor.keep(self.servers.processes)
+        with step("migrations"):
+            self._migrate()
+        with step("keys"):
+            self._make_key()
+        open_gate(self._children.start_file, self.environment)
+        self._changed()
+        with step("seed"):
+            self._finish(seed)
+        with step("services"):
+            self._wait_ready()
+        self._state = State.READY
+        self._changed()
+        for line in self._greeting():
+            say(line)
+        say(f"ready {self._url} ({time.monotonic() - started:.1f} s)")
+
+    def _check(self) -> None:
+        self.data.open()
+        for name in self.data.stop_orphans():
+            say(f"  ended {name}, which a killed run had left")
+        public = listen(HOST, self.options.port)
+        self._sockets.append(public)
+        self.data.rotate_logs_at_start()
+        leave_pointer(self.data.path)
+        self._children = Children(self.data, self._settings())
+        self._children.start_file.unlink(missing_ok=True)
+        self._changed()
+
+    def _settings(self) -> dict[str, str]:
+        settings = {"BROKAGE_DATA_DIR": str(self.data.path)}
+        if self.options.workers is not None:
+            settings["BROKAGE_WORKER_THREADS"] = str(self.options.workers)
+        self.environment |= settings
+        return settings
+
+    def _spawn_children(self) -> None:
+        """Early: they import while the servers start, and wait at the gate."""
+        public = self._sockets[0]
+        self.children.append(self._children.api("api", ["serve", "all"], self._port, public.fileno()))
+        self.children += [self._children.looping(role, role, "all") for role in ("worker", "relay")]
+        for child in self.children:
+            child.spawn()
+        self._supervisor.keep(self.children)
+
+    @property
+    def _seed_file(self) -> Path:
+        return self.data.path / "seed.json"
+
+    def _run_once(self, *command: str, environment: Mapping[str, str] | None = None) -> ManagedProcess:
+        process = self._children.once(command[0], command, environment or {})
+        self._once.append(process)
+        process.spawn()
+        return process
+
+    def _finish(self, process: ManagedProcess) -> None:
+        process.wait_ended()
+        if process.returncode:
+            raise StartFailed(f"{process.name} failed, {process.ending()}: {_last_line(process.spec.log)}")
+
+    def _migrate(self) -> None:
+        from infra.migrate import behind, sections
+
+        if outdated := behind(
+            self.environment, [name for name in sections() if DATABASES[name][1] in self.environment]
+        ):
+            # In a process of its own, so that what it imports does not stay in memory here.
+            self._finish(self._run_once("migrate", *outdated, environment=self.environment))
+
+    def _make_key(self) -> None:
+        directory = Path(self.environment["BROKAGE_KEY_DIR"])
+        if not any(directory.glob("*.pem")):
+            from shared.auth.keys import ensure
+
+            ensure(directory)
+
+    def _wait_ready(self) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while waiting := [child for child in self.children if child.state is not State.READY]:
+            if hopeless := self._supervisor.hopeless(ENDINGS_AT_START_MAX):
+                raise StartFailed(f"{hopeless.name} does not start, {hopeless.ending()}; see {hopeless.spec.log}")
+            if time.monotonic() > deadline:
+                raise StartFailed(f"{waiting[0].name} was not ready in time; see {waiting[0].spec.log}")
+            time.sleep(POLL_SECONDS)
+
+    def _greeting(self) -> list[str]:
+        lines: list[str] = json.loads(self._seed_file.read_text(encoding="utf-8"))
+        return [f"  {line}" for line in lines]
+
+    # -- while it runs -------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        while not self._stop.wait(LOG_CHECK_SECONDS):
+            with contextlib.suppress(OSError):
+                self.data.bound_logs()
+
+    @property
+    def _port(self) -> int:
+        return int(self._sockets[0].getsockname()[1])
+
+    @property
+    def _url(self) -> str:
+        return f"http://{HOST}:{self._port}"
+
+    def _changed(self) -> None:
+        """Show the present state in `run.json`. A full disk is no reason to end what runs."""
+        with self._writing, contextlib.suppress(OSError):
+            self.data.write_run(self._description())
+
+    def _description(self) -> dict[str, Any]:
+        own = {"name": "supervisor", "service": None, "role": "supervisor", "pid": os.getpid(), "state": self._state}
+        others = [
+            {
+                "name": process.name,
+                "service": process.spec.service,
+                "role": process.spec.role,
+                "pid": process.pid,
+                "state": process.state,
+            }
+            for process in [*self.children, *self.servers.processes]
+        ]
+        known = {"redis": "BROKAGE_REDIS_URL", "mongo": "BROKAGE_MONGO_URL"}
+        known |= {key: variable for _, variable, key in DATABASES.values()}
+        urls = {name: self.environment[variable] for name, variable in known.items() if variable in self.environment}
+        return {
+            "supervisor": {"pid": os.getpid(), "identity": identity(os.getpid())},
+            "data_dir": str(self.data.path),
+            "processes": [own, *others],
+            "ports": {"api": self._port} | {server.name: server.port for server in self.servers.all},
+            "urls": {"api": self._url} | urls,
+            "environment": self.environment,
+        }
+
+    # -- stop ----------------------------------------------------------------------------------------------------------
+
+    def _stop_all(self) -> None:
+        """Requests first, then what carries and does their work, then the servers that all of them use."""
+        self._supervisor.let_go()
+        for role in STOP_ORDER:
+            stop_together([process for process in [*self.children, *self._once] if process.spec.role == role])
+        self.servers.stop()
+        for sock in self._sockets:
+            sock.close()
+        if self._sockets:
+            self._state = State.STOPPED
+            self._changed()
+        self.data.close()
+
+
+def say(line: str) -> None:
+    """One line of output, seen at once."""
+    with contextlib.suppress(OSError):  # nobody reads any more; the run goes on
+        print(line, flush=True)
+
+
+@contextlib.contextmanager
+def step(name: str) -> Iterator[None]:
+    """Say how long a step of the start took, once it is done."""
+    started = time.monotonic()
+    yield
+    say(f"{name:<12} {time.monotonic() - started:6.2f} s")
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return f"{lines[-1]} (see {log})" if lines else f"see {log}"
