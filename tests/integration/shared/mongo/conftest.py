@@ -1,0 +1,26 @@
+"""The inbox over a real document server."""
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from shared.mongo import MongoDatabase
+from shared.mongo.inbox import ensure_inbox
+from shared.testing.servers import LocalMongo
+
+
+@pytest.fixture(scope="module")
+def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalMongo]:
+    server = LocalMongo(tmp_path_factory.mktemp("mongo") / "data.sqlite")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def database(mongo: LocalMongo) -> Iterator[MongoDatabase]:
+    """Empty, with the inbox's indexes."""
+    database = MongoDatabase(mongo.url, f"inbox_{secrets.token_hex(6)}")
+    ensure_inbox(database, kept_seconds=1000)
+    yield database
+    database.close()
