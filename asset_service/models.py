@@ -133,7 +133,8 @@ asset_reservations = sa.Table(
     sa.CheckConstraint("refusal IS NULL OR (status = 'RELEASED' AND amount = 0)", name="refusal"),
     sa.CheckConstraint("refusal IS NOT NULL OR (asset_id IS NOT NULL AND asset_name IS NOT NULL)", name="asset"),
     sa.Index("idx_asset_reservations_customer_id", "customer_id", "id"),
-    postgresql_with={"fillfactor": "75"},
+    # Half empty: nearly every row is updated once, when it is settled or released, and then finds room beside itself.
+    postgresql_with={"fillfactor": "50"},
 )
 
 ledger_accounts = sa.Table(

@@ -94,7 +94,7 @@ def required(command: ReserveAsset, quote_scale: int) -> tuple[str, Decimal]:
 
     Source: contract, Fees.
     """
-    if command.order_side is OrderSide.SELL:
+    if command.order_side == OrderSide.SELL:
         return command.asset_name, command.size
     notional = money.multiply(command.size, command.price)
     fee = money.fee(notional, rate=command.fee_rate, minimum=command.fee_minimum, scale=quote_scale)

@@ -111,7 +111,7 @@ def _side(book: Book, command: SettleTrade, side: OrderSide, order_id: str, cust
     if (
         reservation is None
         or reservation.status is not ReservationStatus.ACTIVE
-        or reservation.order_side is not side
+        or reservation.order_side != side
         or reservation.customer_id != customer_id
         or (reservation.traded_asset, reservation.quote_asset) != (command.asset_name, command.quote_asset)
     ):
