@@ -126,7 +126,7 @@ def _examine(
     intact = _is_intact(current)
     if current.get("prev_hash") == head.hash:
         return None if intact else _altered(current, head, following)
-    return _misplaced(current, expected, previous, following, intact=intact)
+    return _misplaced(current, head, previous, following, intact=intact)
 
 
 def _is_intact(record: Mapping[str, Any]) -> bool:
@@ -150,23 +150,26 @@ def _altered(current: Mapping[str, Any], head: Head, following: Mapping[str, Any
 
 def _misplaced(
     current: Mapping[str, Any],
-    expected: int,
+    head: Head,
     previous: Mapping[str, Any] | None,
     following: Mapping[str, Any] | None,
     *,
     intact: bool,
 ) -> FirstBad:
-    """It follows another record than the one before it."""
+    """It follows another record than the one before it. The neighbours tell which of them came or went."""
+    here = head.seq + 1
     claimed = current.get("prev_hash")
-    if previous is not None and claimed == previous.get("prev_hash"):
-        return FirstBad(expected - 1, Tampering.INSERTED)  # it follows the one before `previous`, which came in between
     if following is not None and claimed == following.get("hash"):
-        return FirstBad(expected, Tampering.REORDERED)  # the record it follows comes after it
+        return FirstBad(here, Tampering.REORDERED)  # the record it follows comes after it
+    if following is not None and following.get("prev_hash") == head.hash:
+        return FirstBad(here, Tampering.INSERTED)  # the next one follows `previous` and knows nothing of it
+    if previous is not None and claimed == previous.get("prev_hash"):
+        return FirstBad(head.seq, Tampering.INSERTED)  # it follows the one before `previous`, which came in between
     if previous is not None and intact:
-        return FirstBad(expected - 1, Tampering.CHANGED)  # this one is as it was: `previous` was made anew
+        return FirstBad(head.seq, Tampering.CHANGED)  # this one is as it was: `previous` was made anew
     if following is not None and following.get("prev_hash") == current.get("hash"):
-        return FirstBad(expected, Tampering.MISSING)  # renumbered to close the gap before it
-    return FirstBad(expected, Tampering.CHANGED)
+        return FirstBad(here, Tampering.MISSING)  # renumbered to close the gap before it
+    return FirstBad(here, Tampering.CHANGED)
 
 
 def timestamp_text(moment: datetime) -> str:
