@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import APIRouter, FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
@@ -33,6 +34,7 @@ from shared.settings import ServiceSettings
 EXEMPT = frozenset({"/health/live", "/health/ready", "/metrics"})
 _READY_SECONDS_MAX = 3.0
 _STOP_SECONDS_MAX = 2.0
+_THREADS = 80
 
 
 class Resources(Protocol):
@@ -137,6 +139,8 @@ class _Process:
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._valkey.close)
+            # Services share the threads: one whose store hangs must leave some to the others.
+            current_default_thread_limiter().total_tokens = _THREADS
             for api in self._apis:
                 resources = await run_in_threadpool(api.start, self._settings)
                 self._services[api.name] = resources
@@ -193,6 +197,7 @@ def _no_route(state: RequestState) -> Exception:
 def _system_routes(app: FastAPI, services: dict[str, Resources]) -> APIRouter:
     """The paths of the process itself; the same whichever services it serves."""
     router = APIRouter(tags=["system"])
+    running: dict[str, asyncio.Task[str | None]] = {}
 
     @router.get("/health/live", operation_id="get_live", summary="Whether the process runs")
     async def live() -> dict[str, str]:
@@ -201,7 +206,7 @@ def _system_routes(app: FastAPI, services: dict[str, Resources]) -> APIRouter:
     @router.get("/health/ready", operation_id="get_ready", summary="Whether every service here can work")
     async def ready() -> JSONResponse:
         names = list(services)
-        reasons = await asyncio.gather(*(_readiness(services[name]) for name in names))
+        reasons = await asyncio.gather(*(_readiness(name, services, running) for name in names))
         found = {name: reason or "ready" for name, reason in zip(names, reasons, strict=True)}
         good = bool(found) and not any(reasons)
         content = {"status": "ready" if good else "not ready", "services": found}
@@ -228,13 +233,18 @@ def _system_routes(app: FastAPI, services: dict[str, Resources]) -> APIRouter:
     return router
 
 
-async def _readiness(resources: Resources) -> str | None:
-    try:
-        return await asyncio.wait_for(run_in_threadpool(resources.ready), _READY_SECONDS_MAX)
-    except TimeoutError:
+async def _readiness(
+    name: str, services: dict[str, Resources], running: dict[str, asyncio.Task[str | None]]
+) -> str | None:
+    """Why a service is not ready. One check of it at a time: a store that hangs must not take a thread for each poll."""
+    task = running.get(name)
+    if task is None or task.done():
+        task = running[name] = asyncio.create_task(run_in_threadpool(services[name].ready))
+    done, _ = await asyncio.wait({task}, timeout=_READY_SECONDS_MAX)
+    if not done:
         return "does not answer"
-    except Exception as error:  # noqa: BLE001 - whatever keeps a service from answering means it is not ready
-        return type(error).__name__
+    error = task.exception()
+    return task.result() if error is None else type(error).__name__
 
 
 def service_resources(request: Any, name: str) -> Any:

@@ -48,6 +48,9 @@ class World:
     def __init__(self) -> None:
         self.people: dict[int, Principal] = {}
         self.down = False
+        self.hanging = threading.Event()
+        self.hanging.set()
+        self.checks = 0
         self.directory = CachedDirectory(self._load, cache_seconds=0.05)
 
     def add(self, role: Role = Role.CUSTOMER, tier: str = "VIP", **values: Any) -> Principal:
@@ -115,6 +118,8 @@ class _Resources:
         self.principals = world.directory
 
     def ready(self) -> str | None:
+        self.world.checks += 1
+        self.world.hanging.wait(20)
         return "the store is down" if self.world.down else None
 
     def close(self) -> None: ...

@@ -322,6 +322,17 @@ class TestIdentity:
         finally:
             served.world.down = False
 
+    def test_a_store_that_hangs_takes_one_thread_however_often_readiness_is_asked(self, served: Any) -> None:
+        served.world.hanging.clear()
+        served.world.checks = 0
+        try:
+            with ThreadPoolExecutor(4) as pool:
+                answers = list(pool.map(lambda _: served.call("GET", "/health/ready", timeout=10), range(4)))
+            assert {answer.json()["services"]["order_service"] for answer in answers} == {"does not answer"}
+            assert served.world.checks == 1
+        finally:
+            served.world.hanging.set()
+
     @pytest.mark.parametrize(
         "header", ["Basic dXNlcjpwdw==", "Bearer", "Bearer x", "x", "Bearer a b", "bearer " + "x" * 9000]
     )
