@@ -38,8 +38,8 @@ class OrderResources:
         )
 
     def ready(self) -> str | None:
-        self.database.ping()
-        return None
+        with self.database.read() as connection:
+            return None if repository.has_principals(connection) else "customers have not arrived yet"
 
     def close(self) -> None:
         self.placing.close()

@@ -135,6 +135,11 @@ def upsert_instruments(connection: Connection, rows: Sequence[Row]) -> None:
     connection.execute(_UPSERT_INSTRUMENTS, {"rows": _json(rows)})
 
 
+def has_principals(connection: Connection) -> bool:
+    """Whether the projection of customers has begun to fill."""
+    return connection.execute("SELECT 1 FROM principals LIMIT 1").fetchone() is not None
+
+
 def list_instruments(connection: Connection) -> list[Row]:
     return connection.execute("SELECT * FROM instruments").fetchall()
 

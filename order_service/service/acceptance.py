@@ -1,5 +1,7 @@
 """What an order must be to be accepted: judged before anything is stored. Balances and halts are judged by the saga."""
 
+import hashlib
+
 from order_service.errors import CustomerInactive
 from order_service.instruments import Instrument
 from order_service.models import OrderStatus
@@ -11,22 +13,21 @@ from shared.auth.permissions import Role
 from shared.auth.principals import Principal
 from shared.db import Context
 from shared.errors import FieldError, ValidationFailed
-from shared.http.idempotency import IdempotentCall, digest_of
+from shared.http.idempotency import IdempotentCall
 from shared.ids import new_id
 
 
 def claim_of(body: OrderCreate, customer_id: int, placed_by: int, call: IdempotentCall | None) -> Claim:
-    terms = {
-        "asset_name": body.asset_name,
-        "order_side": body.order_side,
-        "order_type": body.order_type,
-        "time_in_force": body.time_in_force,
-        "size": money.text(body.size),
-        "price": money.text(body.price),
-        "expires_at": body.expires_at.isoformat() if body.expires_at else None,
-    }
     client_id = (customer_id, placed_by, body.client_order_id) if body.client_order_id else None
-    return Claim(new_id(), call, client_id, digest_of("order", terms))
+    return Claim(new_id(), call, client_id, _digest_of_terms(body))
+
+
+def _digest_of_terms(body: OrderCreate) -> str:
+    """Over the values, however they are written: a size of 10 and one of 10.0 are the same order."""
+    expires_at = body.expires_at.isoformat() if body.expires_at else ""
+    amounts = (money.text(body.size), money.text(body.price))
+    terms = (body.asset_name, body.order_side, body.order_type, body.time_in_force, *amounts, expires_at)
+    return hashlib.sha256("\x1f".join(terms).encode()).hexdigest()
 
 
 def refuse_impossible(body: OrderCreate, instrument: Instrument | None) -> Instrument:

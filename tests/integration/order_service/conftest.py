@@ -136,7 +136,9 @@ class Api:
     def messages(self, order_id: str, reader: str = "processor") -> list[dict[str, Any]]:
         with psycopg.connect(self.database_url) as connection:
             rows = connection.execute(
-                "SELECT payload FROM outbox_events WHERE destination = %s ORDER BY lane, seq", [reader]
+                "SELECT payload FROM outbox_events WHERE destination = %s"
+                " AND payload @> jsonb_build_array(jsonb_build_object('aggregate_id', %s::text)) ORDER BY lane, seq",
+                [reader, order_id],
             ).fetchall()
         return [message for (payload,) in rows for message in payload if message["aggregate_id"] == order_id]
 
