@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -23,6 +22,7 @@ from infra.runtime.identity import identity
 from infra.runtime.listening import listen
 from infra.runtime.process import ManagedProcess, State, stop_together
 from infra.runtime.running import leave_pointer
+from infra.runtime.seeding import Seeding
 from infra.runtime.supervisor import POLL_SECONDS, Supervisor
 from infra.servers import DATABASES, EmbeddedServers
 
@@ -99,7 +99,8 @@ class LocalRun:
         with step("checks"):
             self._check()
         self._spawn_children()
-        seed = self._run_once("seed", "--output", str(self._seed_file), *(["--demo"] if self.options.demo else []))
+        seeding = Seeding(self.data, self.options.demo)
+        seed = None if seeding.is_done() else self._run_once(*seeding.command)
         with step("servers"):
             self.environment |= self.servers.start()
             self._supervisor.keep(self.servers.processes)
@@ -109,14 +110,16 @@ class LocalRun:
             self._make_key()
         open_gate(self._children.start_file, self.environment)
         self._changed()
-        with step("seed"):
-            self._finish(seed)
+        if seed:
+            with step("seed"):
+                self._finish(seed)
+                seeding.note_done()
         with step("services"):
             self._wait_ready()
         self._state = State.READY
         self._changed()
-        for line in self._greeting():
-            say(line)
+        for line in seeding.lines():
+            say(f"  {line}")
         say(f"ready {self._url} ({time.monotonic() - started:.1f} s)")
 
     def _check(self) -> None:
@@ -146,10 +149,6 @@ class LocalRun:
         for child in self.children:
             child.spawn()
         self._supervisor.keep(self.children)
-
-    @property
-    def _seed_file(self) -> Path:
-        return self.data.path / "seed.json"
 
     def _run_once(self, *command: str, environment: Mapping[str, str] | None = None) -> ManagedProcess:
         process = self._children.once(command[0], command, environment or {})
@@ -186,10 +185,6 @@ class LocalRun:
             if time.monotonic() > deadline:
                 raise StartFailed(f"{waiting[0].name} was not ready in time; see {waiting[0].spec.log}")
             time.sleep(POLL_SECONDS)
-
-    def _greeting(self) -> list[str]:
-        lines: list[str] = json.loads(self._seed_file.read_text(encoding="utf-8"))
-        return [f"  {line}" for line in lines]
 
     # -- while it runs -------------------------------------------------------------------------------------------------
 

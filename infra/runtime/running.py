@@ -11,7 +11,7 @@ from typing import Any
 
 from infra.runtime.data_directory import DEFAULT
 from infra.runtime.failures import NoSystem
-from infra.runtime.identity import is_same
+from infra.runtime.identity import identity, is_same
 
 POINTER = DEFAULT / "current"
 
@@ -34,8 +34,8 @@ class RunningSystem:
 
     @property
     def processes(self) -> list[dict[str, Any]]:
-        """As `status --json` shows them."""
-        return list(self.run["processes"])
+        """As `status --json` shows them; one that is gone this instant is `restarting`."""
+        return [_as_it_is(process) for process in self.run["processes"]]
 
     @property
     def supervisor(self) -> tuple[int, str]:
@@ -77,6 +77,12 @@ def leave_pointer(directory: Path) -> None:
     with contextlib.suppress(OSError):
         POINTER.parent.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, exist_ok=True)
         POINTER.write_text(f"{directory}\n", encoding="utf-8")
+
+
+def _as_it_is(process: dict[str, Any]) -> dict[str, Any]:
+    if process["state"] in ("starting", "ready") and identity(process["pid"]) is None:
+        return process | {"state": "restarting"}
+    return process
 
 
 def _read(file: Path) -> dict[str, Any] | None:
