@@ -2,10 +2,10 @@
 
 import secrets
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 import psycopg
 import pytest
 import redis
@@ -80,17 +80,19 @@ class Person:
 def api(servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     directory = tmp_path_factory.mktemp("keys")
     keys.ensure(directory)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in servers.env.items():
-            patch.setenv(name, value)
-        patch.setenv("BROKAGE_KEY_DIR", str(directory))
-        patch.setenv("BROKAGE_ARGON2_MEMORY_KIB", "64")
-        patch.setenv("BROKAGE_ARGON2_TIME_COST", "1")
-        app = create()
+    with ExitStack() as stack:
+        # Settings are read once, when the process starts; nothing is left in the environment for other tests.
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in servers.env.items():
+                patch.setenv(name, value)
+            patch.setenv("BROKAGE_KEY_DIR", str(directory))
+            patch.setenv("BROKAGE_ARGON2_MEMORY_KIB", "64")
+            patch.setenv("BROKAGE_ARGON2_TIME_COST", "1")
+            app = create()
+            client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
         valkey = redis.Redis.from_url(servers.env["BROKAGE_REDIS_URL"])
-        with TestClient(app, raise_server_exceptions=False) as client:
-            resources = app.state.services["customer_service"]
-            yield Api(client, resources, servers.env["BROKAGE_CUSTOMERS_DATABASE_URL"], valkey)
+        resources = app.state.services["customer_service"]
+        yield Api(client, resources, servers.env["BROKAGE_CUSTOMERS_DATABASE_URL"], valkey)
 
 
 @pytest.fixture(autouse=True)
@@ -112,7 +114,3 @@ def customer(api: Api) -> Person:
 @pytest.fixture
 def broker(api: Api) -> Person:
     return api.customer(role=Role.BROKER)
-
-
-def decode(payload: Any) -> Any:
-    return msgspec.json.decode(payload)
