@@ -224,6 +224,13 @@ def lock_refresh_token(connection: Connection, digest: str) -> Row | None:
     ).fetchone()
 
 
+def find_family(connection: Connection, digest: str) -> str | None:
+    row = connection.execute(
+        "SELECT family_id FROM refresh_tokens WHERE digest = %(digest)s", {"digest": digest}
+    ).fetchone()
+    return row["family_id"] if row else None
+
+
 def mark_rotated(connection: Connection, digest: str) -> None:
     connection.execute(
         "UPDATE refresh_tokens SET rotated_at = brokage_now() WHERE digest = %(digest)s", {"digest": digest}

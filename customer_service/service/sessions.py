@@ -125,10 +125,7 @@ def refresh(database: Database, settings: Settings, token: str, context: Context
 def family_of(database: Database, token: str) -> str | None:
     """The session a refresh token belongs to, whatever its state."""
     with database.read() as connection:
-        row = connection.execute(
-            "SELECT family_id FROM refresh_tokens WHERE digest = %(digest)s", {"digest": token_digest(token)}
-        ).fetchone()
-    return row["family_id"] if row else None
+        return repository.find_family(connection, token_digest(token))
 
 
 def sign_out(database: Database, session_id: str, context: Context) -> None:

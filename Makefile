@@ -1,0 +1,64 @@
+# `make help` lists what there is. Everything runs from .venv, made from requirements.lock alone.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is %d.%d; say: make PYTHON=/path/to/python3" % sys.version_info[:2])'
+	@echo "installing into $(VENV) (once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+.PHONY: install
+install: $(VENV)/.installed ## install everything into .venv
+
+.PHONY: run
+run: install ## start the whole system with demo data; options: make run ARGS="--port 9000"
+	@exec $(BIN)/brokage up --demo $(ARGS)
+
+.PHONY: tour
+tour: install ## play the README's tour against a system of its own
+	@$(BIN)/python -m infra.tour
+
+.PHONY: test
+test: install ## every test, on real servers of their own; options: make test ARGS="-k orders"
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: test-unit
+test-unit: install ## the tests that need no server; seconds
+	@$(BIN)/python -m pytest tests/unit tests/architecture $(ARGS)
+
+.PHONY: check
+check: install ## format, lint, strict types, house rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/architecture
+
+.PHONY: format
+format: install ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: docs
+docs: install ## regenerate diagrams and schemas from the code
+	$(BIN)/python -m infra.documents
+
+.PHONY: lock
+lock: ## resolve requirements.lock anew (needs uv)
+	uv pip compile --universal --generate-hashes --python-version 3.11 --all-extras --no-header --no-emit-index-url \
+		--upgrade pyproject.toml --output-file requirements.lock
+
+.PHONY: clean
+clean: ## remove the virtual environment, the local data and caches
+	rm -rf $(VENV) .brokage .mypy_cache .ruff_cache .hypothesis dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
