@@ -168,14 +168,14 @@ ledger_transactions = sa.Table(
 ledger_entries = sa.Table(
     "ledger_entries",
     metadata,
-    sa.Column("id", UUID, nullable=False),
+    sa.Column("id", UUID, primary_key=True),
     sa.Column("tx_ref", sa.Text, nullable=False),
     sa.Column("account_id", sa.Text, nullable=False),
     sa.Column("asset_name", sa.Text, nullable=False),
     sa.Column("amount", AMOUNT, nullable=False),
     created_at(),
-    sa.PrimaryKeyConstraint("tx_ref", "id"),
     sa.CheckConstraint("amount <> 0", name="amount"),
+    sa.Index("idx_ledger_entries_tx_ref", "tx_ref"),
     sa.Index("idx_ledger_entries_account_id", "account_id", "id"),
 )
 

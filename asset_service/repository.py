@@ -52,7 +52,7 @@ def load_reservations(connection: Connection, book: Book, order_ids: Sequence[st
         WHERE r.holder_type = 'ORDER' AND r.holder_id = ANY(%(ids)s::uuid[]) AND r.leg = 'ORDER'
         """,
         {"ids": list(order_ids)},
-    )
+    ).fetchall()
     for row in rows:
         book.reservations[row["order_id"]] = _reservation(row)
 
@@ -61,34 +61,35 @@ def load_settlements(connection: Connection, book: Book, trade_ids: Sequence[str
     rows = connection.execute(
         "SELECT trade_id, refusal, notional, buyer_fee, seller_fee FROM settlements WHERE trade_id = ANY(%(ids)s::uuid[])",
         {"ids": list(trade_ids)},
-    )
+    ).fetchall()
     for row in rows:
         book.settlements[row["trade_id"]] = Settlement(
             row["refusal"], row["notional"], row["buyer_fee"], row["seller_fee"]
         )
 
 
-def load_assets(connection: Connection, book: Book, keys: Iterable[AssetKey]) -> None:
-    """Of each key the customer's asset, the instrument of that name, and whether the customer is known to be inactive;
-    whichever there are."""
-    wanted = sorted(set(keys))
+def load_assets(connection: Connection, book: Book, keys: Iterable[AssetKey], instruments: Iterable[str]) -> None:
+    """The customers' assets of these keys, whether a customer is known to be inactive, and the instruments of these
+    names; whichever there are."""
+    # One statement for both: a key of customer 0, who is nobody, asks for the instrument.
+    wanted = sorted({*keys, *((0, name) for name in instruments)})
     rows = connection.execute(
         """
         SELECT k.customer_id, k.asset_name, a.id, a.size, a.usable_size, a.low_balance, a.organization_id, a.version,
-               i.asset_name IS NOT NULL AS known, i.quote_asset, i.size_scale, i.price_scale, i.status,
-               coalesce(q.size_scale, i.size_scale) AS quote_scale, p.active
+               i.quote_asset, i.size_scale, i.price_scale, i.status, coalesce(q.size_scale, i.size_scale) AS quote_scale,
+               p.active
         FROM unnest(%(customer_ids)s::bigint[], %(asset_names)s::text[]) AS k (customer_id, asset_name)
         LEFT JOIN assets a ON a.customer_id = k.customer_id AND a.asset_name = k.asset_name
-        LEFT JOIN instruments i ON i.asset_name = k.asset_name
+        LEFT JOIN instruments i ON i.asset_name = k.asset_name AND k.customer_id = 0
         LEFT JOIN instruments q ON q.asset_name = i.quote_asset
         LEFT JOIN principals p ON p.customer_id = k.customer_id
         """,
         {"customer_ids": [key[0] for key in wanted], "asset_names": [key[1] for key in wanted]},
-    )
+    ).fetchall()
     for row in rows:
         if row["id"] is not None:
             book.assets[(row["customer_id"], row["asset_name"])] = _asset(row)
-        if row["known"]:
+        if row["status"] is not None:
             book.instruments[row["asset_name"]] = _instrument(row)
         # A customer whose events are still on their way is not inactive: who accepted his order knew him.
         if row["active"] is False:
@@ -372,22 +373,20 @@ def list_ledger_entries(
     *,
     customer_ids: Sequence[int] | None,
     tx_ref: str | None,
-    after: tuple[str, str] | None,
+    before_id: str | None,
     limit: int,
 ) -> list[Row]:
-    """By transaction reference and entry. `customer_ids`: only of their accounts; `after`: the keys of the last entry
-    seen."""
+    """Newest first. `customer_ids`: only of their accounts; `before_id`: the last entry seen."""
     values = {
         "owners": None if customer_ids is None else [str(each) for each in customer_ids],
         "tx_ref": tx_ref,
-        "after_ref": after[0] if after else None,
-        "after_id": after[1] if after else None,
+        "before_id": before_id,
         "limit": limit,
     }
     conditions = {
         "owners": "e.account_id = ANY(ARRAY(SELECT account_id FROM ledger_accounts WHERE owner = ANY(%(owners)s)))",
         "tx_ref": "e.tx_ref = %(tx_ref)s",
-        "after_ref": "(e.tx_ref, e.id) > (%(after_ref)s, %(after_id)s::uuid)",
+        "before_id": "e.id < %(before_id)s::uuid",
     }
     return connection.execute(
         f"""
@@ -397,7 +396,7 @@ def list_ledger_entries(
         JOIN ledger_transactions t USING (tx_ref)
         JOIN ledger_accounts a ON a.account_id = e.account_id
         {_where(conditions, values)}
-        ORDER BY e.tx_ref, e.id LIMIT %(limit)s
+        ORDER BY e.id DESC LIMIT %(limit)s
         """,
         values,
     ).fetchall()

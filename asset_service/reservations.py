@@ -30,7 +30,7 @@ def reserve(book: Book, order_id: str, customer_id: int, organization_id: str, c
     known = book.reservations.get(order_id)
     instrument = book.instruments.get(command.asset_name)
     scale = instrument.quote_scale if instrument else _DECIMALS_MAX
-    asset_name, amount = required(command, scale)
+    asset_name, amount = blocked_asset(command), required(command, scale)
     if known is not None:
         return Answer(_recorded_answer(known, asset_name, amount), repeated=True)
     refusal = _refusal(book, customer_id, command, asset_name, amount)
@@ -89,16 +89,17 @@ def release(book: Book, order_id: str, customer_id: int, organization_id: str, c
     )
 
 
-def required(command: ReserveAsset, quote_scale: int) -> tuple[str, Decimal]:
-    """What an order blocks: a BUY its notional and the fee of it in the quote asset, a SELL its size.
+def blocked_asset(command: ReserveAsset) -> str:
+    """What an order blocks: a BUY its quote asset, a SELL what it sells."""
+    return command.asset_name if command.order_side == OrderSide.SELL else command.quote_asset
 
-    Source: contract, Fees.
-    """
+
+def required(command: ReserveAsset, quote_scale: int) -> Decimal:
+    """How much of it: a BUY its notional and the notional's fee, a SELL its size. Source: contract, Fees."""
     if command.order_side == OrderSide.SELL:
-        return command.asset_name, command.size
+        return command.size
     notional = money.multiply(command.size, command.price)
-    fee = money.fee(notional, rate=command.fee_rate, minimum=command.fee_minimum, scale=quote_scale)
-    return command.quote_asset, notional + fee
+    return notional + money.fee(notional, rate=command.fee_rate, minimum=command.fee_minimum, scale=quote_scale)
 
 
 def _refusal(book: Book, customer_id: int, command: ReserveAsset, asset_name: str, amount: Decimal) -> str | None:

@@ -5,13 +5,12 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from shared.db.page import InvalidCursor, decode_cursor
-from shared.http.fields import AssetName, CustomerId, VisibleId
+from shared.http.fields import AssetName, CustomerId
 from shared.ids import is_id
 
 T = TypeVar("T")
 _names = TypeAdapter[str](AssetName)
 _customers = TypeAdapter[int](CustomerId)
-_references = TypeAdapter[str](VisibleId)
 
 
 def id_after(cursor: str | None) -> str | None:
@@ -39,15 +38,6 @@ def asset_after(cursor: str | None) -> tuple[int, str] | None:
         return None
     customer_id, name = decode_cursor(cursor, int, str)
     return _checked(_customers, customer_id), _checked(_names, name)
-
-
-def entry_after(cursor: str | None) -> tuple[str, str] | None:
-    if cursor is None:
-        return None
-    tx_ref, entry_id = decode_cursor(cursor, str, str)
-    if not is_id(entry_id):
-        raise InvalidCursor
-    return _checked(_references, tx_ref), str(entry_id)
 
 
 def _checked(adapter: TypeAdapter[T], value: object) -> T:

@@ -7,7 +7,7 @@ from fastapi import Query
 
 from asset_service import repository
 from asset_service.dependencies import Resources
-from asset_service.endpoints.cursors import entry_after
+from asset_service.endpoints.cursors import id_after
 from asset_service.schemas import FindingRead, LedgerEntryRead, VerificationRead
 from asset_service.service import verification
 from shared.auth.caller import Caller
@@ -19,7 +19,7 @@ from shared.http.route import service_router
 router = service_router(tags=["ledger"])
 
 
-@router.get("/api/ledger/entries", summary="Ledger entries")
+@router.get("/api/ledger/entries", summary="Ledger entries, newest first")
 def list_ledger_entries(
     caller: Caller,
     resources: Resources,
@@ -28,12 +28,12 @@ def list_ledger_entries(
     tx_ref: Annotated[VisibleId | None, Query()] = None,
 ) -> Collection[LedgerEntryRead]:
     owners = caller.visible_customers(customer_id)
-    after = entry_after(paging.cursor)
+    before_id = id_after(paging.cursor)
     with resources.database.read() as connection:
         rows = repository.list_ledger_entries(
-            connection, customer_ids=owners, tx_ref=tx_ref, after=after, limit=paging.limit + 1
+            connection, customer_ids=owners, tx_ref=tx_ref, before_id=before_id, limit=paging.limit + 1
         )
-    page = page_of(rows, limit=paging.limit, key=lambda row: [row["tx_ref"], row["id"]])
+    page = page_of(rows, limit=paging.limit, key=lambda row: [row["id"]])
     return Collection(data=[LedgerEntryRead(**row) for row in page.data], next_cursor=page.next_cursor)
 
 

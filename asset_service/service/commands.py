@@ -7,6 +7,7 @@ from typing import Any
 from asset_service import repository
 from asset_service.book import AssetKey, Book
 from asset_service.fold import COMMANDS, fold
+from asset_service.reservations import blocked_asset
 from shared.contracts.assets import ReserveAsset
 from shared.contracts.message import Message
 from shared.contracts.trades import SettleTrade
@@ -54,8 +55,9 @@ def _load(uow: UnitOfWork, commands: Sequence[Message[Any]]) -> Book:
     keys = {key for message in commands for key in _asset_keys(message)}
     # A release does not say of what; its reservation does.
     keys |= {(each.customer_id, each.asset_name) for each in book.reservations.values() if each.asset_name is not None}
-    if keys:
-        repository.load_assets(uow.connection, book, keys)
+    instruments = {message.payload.asset_name for message in commands if isinstance(message.payload, ReserveAsset)}
+    if keys or instruments:
+        repository.load_assets(uow.connection, book, keys, instruments)
     return book
 
 
@@ -77,12 +79,9 @@ def _orders(message: Message[Any]) -> Iterator[str]:
 def _asset_keys(message: Message[Any]) -> Iterator[AssetKey]:
     command = message.payload
     if isinstance(command, SettleTrade):
-        owners = [customer_id for customer_id in (command.buyer_id, command.seller_id) if customer_id is not None]
+        for owner in (command.buyer_id, command.seller_id):
+            if owner is not None:
+                yield (owner, command.asset_name)
+                yield (owner, command.quote_asset)
     elif isinstance(command, ReserveAsset) and message.customer_id is not None:
-        owners = [message.customer_id]
-    else:
-        return
-    for owner in owners:
-        # Both names: one is the balance, and the other's row carries the instrument.
-        yield (owner, command.asset_name)
-        yield (owner, command.quote_asset)
+        yield (message.customer_id, blocked_asset(command))
