@@ -10,7 +10,7 @@ from pymongo.errors import BulkWriteError
 from auditor.chain import Head
 from auditor.settings import Settings
 from shared.mongo import Document, MongoDatabase, only_duplicates
-from shared.mongo.inbox import ensure_inbox
+from shared.mongo.inbox import inbox_indexes
 
 NAME = "auditor"
 LOGS = "audit_logs"
@@ -22,12 +22,13 @@ _STREAM_BATCH = 1_000
 
 
 def open_database(settings: Settings, *, pool_size: int) -> MongoDatabase:
-    """The auditor's database, with its indexes in place."""
-    database = MongoDatabase(settings.database_url, NAME, pool_size=pool_size)
-    with database.reachable():
-        ensure_inbox(database, kept_seconds=settings.processed_events_kept_seconds)
-        database.ensure_indexes({LOGS: _LOG_INDEXES, TELEMETRY: [_telemetry_index(settings)]})
-    return database
+    """The auditor's database; nothing is connected yet."""
+    indexes = {
+        **inbox_indexes(kept_seconds=settings.processed_events_kept_seconds),
+        LOGS: _LOG_INDEXES,
+        TELEMETRY: [_telemetry_index(settings)],
+    }
+    return MongoDatabase(settings.database_url, NAME, pool_size=pool_size, indexes=indexes)
 
 
 # A plain collection, and none of its indexes expires: a time-series collection has no unique index, and the trail ends

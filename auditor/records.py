@@ -61,7 +61,7 @@ def content_from_read(
     timestamp: datetime,
     operation: str,
     query: Mapping[str, Any],
-    user_id: int,
+    user_id: int | None,
     role: str,
     organization_id: str,
     correlation_id: str,

@@ -9,8 +9,8 @@ from auditor.records import content_from_event, content_from_read, is_change
 from auditor.writer import ChainWriter
 from shared.auth.caller import CallerContext
 from shared.clock import utc_now
-from shared.contracts.message import Message
-from shared.ids import new_id
+from shared.contracts.message import SYSTEM_ACTOR, Message
+from shared.ids import ROOT_ORGANIZATION_ID, new_id
 from shared.mongo import Document, MongoDatabase, MongoPrincipals
 
 INTAKE_BATCH = 500
@@ -34,9 +34,8 @@ def record_read(database: MongoDatabase, caller: CallerContext, operation: str, 
     Raises:
         DatabaseUnavailable: it could not be put on record, so the read must not happen.
     """
-    content = content_from_read(
-        event_id=new_id(),
-        timestamp=utc_now(),
+    _record_read(
+        database,
         operation=operation,
         query=query,
         user_id=caller.customer_id,
@@ -44,6 +43,23 @@ def record_read(database: MongoDatabase, caller: CallerContext, operation: str, 
         organization_id=caller.principal.organization_id,
         correlation_id=caller.correlation_id,
     )
+
+
+def record_operator_read(database: MongoDatabase, operation: str) -> None:
+    """The same for somebody at the command line, whom the platform does not know."""
+    _record_read(
+        database,
+        operation=operation,
+        query={},
+        user_id=None,
+        role=SYSTEM_ACTOR.role,
+        organization_id=ROOT_ORGANIZATION_ID,
+        correlation_id=new_id(),
+    )
+
+
+def _record_read(database: MongoDatabase, **read: Any) -> None:
+    content = content_from_read(event_id=new_id(), timestamp=utc_now(), **read)
     with database.reachable():
         documents.put_intake(database, content)
 

@@ -1,6 +1,9 @@
-"""The auditor's queue: one consumer over every event."""
+"""The auditor's queue: one consumer over every event; and what the command line asks of it."""
 
-from auditor import documents
+from dataclasses import asdict
+from typing import Any
+
+from auditor import documents, service
 from auditor.service import Auditor
 from auditor.settings import Settings
 from auditor.writer import ChainWriter
@@ -20,3 +23,14 @@ def start_consumer() -> StoreConsumer:
     auditor = Auditor(database, open_writer(database, settings))
     store = MongoInboxStore(database, consumer=documents.NAME, handler=auditor.handle)
     return StoreConsumer(store, settings, database.close)
+
+
+def verify_from_command_line() -> dict[str, Any]:
+    """`brokage audit verify`, of the database in the environment. Put on record like every read of the trail."""
+    settings = Settings()
+    database = documents.open_database(settings, pool_size=2)
+    try:
+        service.record_operator_read(database, "verify_audit")
+        return asdict(service.verify(database))
+    finally:
+        database.close()

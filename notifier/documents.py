@@ -13,7 +13,7 @@ from notifier.settings import Settings
 from shared.contracts.customers import CustomerState, NotificationPreferencesChanged
 from shared.contracts.message import Message
 from shared.mongo import Document, MongoDatabase, only_duplicates
-from shared.mongo.inbox import ensure_inbox
+from shared.mongo.inbox import inbox_indexes
 from shared.mongo.principals import guarded_upsert
 
 NAME = "notifier"
@@ -46,12 +46,9 @@ class Recipient:
 
 
 def open_database(settings: Settings, *, pool_size: int) -> MongoDatabase:
-    """The notifier's database, with its indexes in place."""
-    database = MongoDatabase(settings.database_url, NAME, pool_size=pool_size)
-    with database.reachable():
-        ensure_inbox(database, kept_seconds=settings.processed_events_kept_seconds)
-        database.ensure_indexes({NOTIFICATIONS: _INDEXES})
-    return database
+    """The notifier's database; nothing is connected yet."""
+    indexes = {**inbox_indexes(kept_seconds=settings.processed_events_kept_seconds), NOTIFICATIONS: _INDEXES}
+    return MongoDatabase(settings.database_url, NAME, pool_size=pool_size, indexes=indexes)
 
 
 _INDEXES = [

@@ -1,6 +1,7 @@
 """A service's Mongo database in one process: a client with bounded waits, and which errors pass."""
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -20,6 +21,7 @@ from pymongo.errors import (
 from shared.db.engine import DatabaseUnavailable
 
 Document: TypeAlias = dict[str, Any]
+Indexes: TypeAlias = Mapping[str, Sequence[IndexModel]]
 
 _DUPLICATE = 11000
 _TRANSIENT = (ConnectionFailure, AutoReconnect, WTimeoutError, ExecutionTimeout)
@@ -35,8 +37,12 @@ class MongoDatabase:
     handler has found and acknowledged can be rolled back by a failover.
     """
 
-    def __init__(self, url: str, name: str, *, pool_size: int = 10) -> None:
+    def __init__(self, url: str, name: str, *, pool_size: int = 10, indexes: Indexes | None = None) -> None:
+        """Connects with the first use, and not before: a process that serves several services starts without the one
+        whose store is away. `indexes`, by collection, are made then as well."""
         self.name = name
+        self._missing_indexes = indexes or {}
+        self._lock = threading.Lock()
         self._client: MongoClient[Document] = MongoClient(
             url,
             appname=f"brokage {name}",
@@ -53,16 +59,20 @@ class MongoDatabase:
         self._database = self._client[name]
 
     def __getitem__(self, collection: str) -> Collection[Document]:
+        if self._missing_indexes:
+            self._ensure_indexes()
         return self._database[collection]
 
-    def ensure_indexes(self, indexes: dict[str, Sequence[IndexModel]]) -> None:
-        """Create what is missing; existing ones cost one look."""
-        for collection, models in indexes.items():
-            self._database[collection].create_indexes(list(models))
+    def _ensure_indexes(self) -> None:
+        with self._lock:
+            for collection, models in self._missing_indexes.items():
+                self._database[collection].create_indexes(list(models))
+            self._missing_indexes = {}
 
     def ping(self) -> None:
         with self.reachable():
             self._client.admin.command("ping")
+            self._ensure_indexes()
 
     def close(self) -> None:
         self._client.close()

@@ -4,13 +4,14 @@ Effects come first and carry unique keys of their own; that a batch is DONE is w
 the effects, which then change nothing. Source: messaging protocol, MONGO.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 from pymongo import ASCENDING, IndexModel, ReturnDocument, UpdateOne
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, ServerSelectionTimeoutError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from shared.clock import utc_now
@@ -19,7 +20,7 @@ from shared.db.engine import DatabaseUnavailable
 from shared.faults import fault
 from shared.ids import new_id
 from shared.messaging.inbox import InboxTransaction, State, Unavailable
-from shared.mongo.database import Document, MongoDatabase, is_transient, only_duplicates
+from shared.mongo.database import Document, Indexes, MongoDatabase, is_transient, only_duplicates
 
 T = TypeVar("T")
 Handler: TypeAlias = Callable[[Sequence[Message[Any]]], None]
@@ -27,21 +28,21 @@ Handler: TypeAlias = Callable[[Sequence[Message[Any]]], None]
 PROCESSED = "processed_events"
 DEAD_LETTERS = "dead_letters"
 ATTEMPTS_MAX = 4
+DOWN_SECONDS = 2.0
+"""For how long after a failure the store is not tried again."""
 
 
-def ensure_inbox(database: MongoDatabase, *, kept_seconds: float) -> None:
-    """The inbox's collections; what was processed is forgotten after `kept_seconds`."""
-    database.ensure_indexes(
-        {
-            PROCESSED: [
-                IndexModel([("processed_at", ASCENDING)], name="ttl_processed_at", expireAfterSeconds=int(kept_seconds))
-            ],
-            DEAD_LETTERS: [
-                IndexModel([("consumer", ASCENDING), ("event_id", ASCENDING)], name="uq_dead_letters", unique=True),
-                IndexModel([("resolved_at", ASCENDING), ("aggregate_id", ASCENDING)], name="idx_dead_letters_open"),
-            ],
-        }
-    )
+def inbox_indexes(*, kept_seconds: float) -> Indexes:
+    """Those of the inbox's collections; what was processed is forgotten after `kept_seconds`."""
+    return {
+        PROCESSED: [
+            IndexModel([("processed_at", ASCENDING)], name="ttl_processed_at", expireAfterSeconds=int(kept_seconds))
+        ],
+        DEAD_LETTERS: [
+            IndexModel([("consumer", ASCENDING), ("event_id", ASCENDING)], name="uq_dead_letters", unique=True),
+            IndexModel([("resolved_at", ASCENDING), ("aggregate_id", ASCENDING)], name="idx_dead_letters_open"),
+        ],
+    }
 
 
 class MongoInboxStore:
@@ -54,12 +55,15 @@ class MongoInboxStore:
         self._database = database
         self._consumer = consumer
         self._handler = handler
+        self._down_until = 0.0
 
     def transaction(self, work: Callable[[InboxTransaction], T]) -> T:
+        if time.monotonic() < self._down_until:
+            raise Unavailable(self._consumer)
         retrying = Retrying(
             stop=stop_after_attempt(ATTEMPTS_MAX),
             wait=wait_random_exponential(multiplier=0.05, max=1.0),
-            retry=retry_if_exception(_may_pass),
+            retry=retry_if_exception(_may_pass_soon),
             reraise=True,
         )
         try:
@@ -67,6 +71,8 @@ class MongoInboxStore:
             return result
         except Exception as error:
             if _may_pass(error):
+                # Workers' threads are shared by all services: while this store is away they must not all wait for it.
+                self._down_until = time.monotonic() + DOWN_SECONDS
                 raise Unavailable(self._consumer) from error
             raise
 
@@ -80,6 +86,11 @@ class MongoInboxStore:
 
 def _may_pass(error: BaseException) -> bool:
     return isinstance(error, DatabaseUnavailable) or is_transient(error)
+
+
+def _may_pass_soon(error: BaseException) -> bool:
+    """Not where a long wait is behind it already: nobody to talk to, or other writers that do not end."""
+    return is_transient(error) and not isinstance(error, ServerSelectionTimeoutError)
 
 
 class _Transaction:

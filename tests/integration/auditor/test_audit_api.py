@@ -9,9 +9,12 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
+from fastapi.testclient import TestClient
 
+from auditor.app import create
 from auditor.documents import LOGS, TELEMETRY
 from auditor.export import FIELDS
+from shared.auth import keys, tokens
 from shared.auth.permissions import Role
 from shared.contracts.customers import CustomerRegistered
 from shared.contracts.message import Actor
@@ -204,3 +207,17 @@ class TestTelemetry:
 
 def test_it_is_ready_when_its_store_answers(api: Any) -> None:
     assert api.get("/health/ready", None).status_code == 200
+
+
+def test_without_its_store_it_starts_and_answers_503(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that serves all services must not be kept from its start by this one."""
+    keys.ensure(tmp_path)
+    monkeypatch.setenv("BROKAGE_MONGO_URL", "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=100")
+    monkeypatch.setenv("BROKAGE_REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setenv("BROKAGE_KEY_DIR", str(tmp_path))
+    token = tokens.issue(keys.load_signing_key(tmp_path), customer_id=AUDITOR, session_id="s")
+    with TestClient(create(), raise_server_exceptions=False) as client:
+        answer = client.get("/api/audit/logs", headers={"Authorization": f"Bearer {token}"})
+        assert answer.status_code == 503
+        assert "retry-after" in answer.headers
+        assert client.get("/health/ready").status_code == 503

@@ -1,6 +1,7 @@
 """The hash chain: what it covers, and that every kind of tampering is named where it begins."""
 
 import itertools
+import random
 from copy import deepcopy
 from datetime import UTC, datetime
 from typing import Any
@@ -179,3 +180,45 @@ class TestVerify:
         chain[2]["action"] = "Nothing"
         verify(stream(), None)
         assert given == [1, 2, 3, 4]
+
+
+class TestRandomTampering:
+    """600 cases: a random kind of tampering at a random place of a chain of random length."""
+
+    @pytest.mark.parametrize("kind", ["flip", "delete", "close the gap", "reorder", "insert", "cut"])
+    def test_each_is_found_at_its_place(self, kind: str) -> None:
+        rng = random.Random(kind)
+        for _ in range(100):
+            length = rng.randint(4, 40)
+            chain, head = link(START, [create_content(number) for number in range(length)])
+            # A gap closed before the very last record looks like a change of that one: found all the same.
+            place = rng.randint(1, length - 3)
+            expected = tamper(chain, kind, place, rng)
+            assert first_bad(chain, head) == FirstBad(place + 1, expected), (kind, length, place)
+
+
+def tamper(chain: list[Record], kind: str, place: int, rng: random.Random) -> Tampering:
+    """Tamper with `chain` at index `place`; what it must be called."""
+    if kind == "flip":
+        field = rng.choice(["action", "hash", "correlation"])
+        text = chain[place].get(field, "x")
+        at = rng.randrange(len(text))
+        chain[place][field] = text[:at] + chr(ord(text[at]) ^ 1) + text[at + 1 :]
+        return Tampering.CHANGED
+    if kind in ("delete", "close the gap"):
+        del chain[place]
+        for record in chain[place:] if kind == "close the gap" else []:
+            record["seq"] -= 1
+        return Tampering.MISSING
+    if kind == "reorder":
+        chain[place]["seq"], chain[place + 1]["seq"] = chain[place + 1]["seq"], chain[place]["seq"]
+        return Tampering.REORDERED
+    if kind == "insert":
+        before = chain[place - 1]
+        [forged], _ = link(Head(before["seq"], before["hash"]), [create_content(999)])
+        for record in chain[place:]:
+            record["seq"] += 1
+        chain.append(rng.choice([forged, {**before, "seq": place + 1, "_id": "x", "event_id": "x"}]))
+        return Tampering.INSERTED
+    del chain[place:]
+    return Tampering.TAIL_CUT

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from shared.mongo import MongoDatabase
-from shared.mongo.inbox import ensure_inbox
+from shared.mongo.inbox import inbox_indexes
 from shared.testing.servers import LocalMongo
 
 
@@ -20,7 +20,7 @@ def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalMongo]:
 @pytest.fixture
 def database(mongo: LocalMongo) -> Iterator[MongoDatabase]:
     """Empty, with the inbox's indexes."""
-    database = MongoDatabase(mongo.url, f"inbox_{secrets.token_hex(6)}")
-    ensure_inbox(database, kept_seconds=1000)
+    name = f"inbox_{secrets.token_hex(6)}"
+    database = MongoDatabase(mongo.url, name, indexes=inbox_indexes(kept_seconds=1000))
     yield database
     database.close()

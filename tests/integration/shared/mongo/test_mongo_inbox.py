@@ -1,13 +1,14 @@
 """The delivery protocol's receiving side on MongoDB: effects once per event, whatever breaks in between."""
 
 import threading
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 import pytest
-from pymongo.errors import BulkWriteError
+from pymongo.errors import AutoReconnect, BulkWriteError, ServerSelectionTimeoutError
 
 from shared.contracts.message import Message
 from shared.contracts.orders import OrderConfirmed
@@ -15,7 +16,7 @@ from shared.faults import InjectedFault, inject
 from shared.messaging.delivery import Delivery, Outcome
 from shared.messaging.inbox import Inbox, Unavailable
 from shared.mongo import MongoDatabase, MongoInboxStore, only_duplicates
-from shared.mongo.inbox import DEAD_LETTERS, PROCESSED
+from shared.mongo.inbox import DEAD_LETTERS, PROCESSED, inbox_indexes
 from shared.testing.messages import create_delivery, create_order_event
 
 POISON = 666
@@ -170,9 +171,46 @@ class TestPoison:
         assert database[DEAD_LETTERS].count_documents({"event_id": bad.event_id}) == 1
 
 
-def test_a_store_that_is_away_leaves_the_delivery_unacknowledged() -> None:
-    database = MongoDatabase("mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=50", "nowhere")
-    inbox = Inbox(MongoInboxStore(database, consumer="reader", handler=lambda messages: None))
-    with pytest.raises(Unavailable):
-        inbox.receive(create_delivery(events(1)))
-    database.close()
+class TestOutage:
+    def test_a_store_that_is_away_leaves_the_delivery_unacknowledged_and_holds_nobody_up(self) -> None:
+        database = MongoDatabase("mongodb://127.0.0.1:1", "nowhere", indexes=inbox_indexes(kept_seconds=1))
+        inbox = Inbox(MongoInboxStore(database, consumer="reader", handler=lambda messages: None))
+        began = time.monotonic()
+        for _ in range(20):
+            with pytest.raises(Unavailable):
+                inbox.receive(create_delivery(events(1)))
+        assert time.monotonic() - began < 4, "one wait for the server, and none while it is known to be away"
+        database.close()
+
+    def test_it_goes_on_when_the_store_is_back(
+        self, database: MongoDatabase, effects: Effects, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("shared.mongo.inbox.DOWN_SECONDS", 0.05)
+        away = [ServerSelectionTimeoutError("away")]
+
+        def handle(messages: Sequence[Message[Any]]) -> None:
+            if away:
+                raise away.pop()
+            effects.handle(messages)
+
+        inbox = Inbox(MongoInboxStore(database, consumer="reader", handler=handle))
+        messages = events(2)
+        delivery = create_delivery(messages)
+        with pytest.raises(Unavailable):
+            inbox.receive(delivery)
+        time.sleep(0.1)
+        assert inbox.receive(delivery)[0].outcome is Outcome.ACKED
+        assert effects.stored() == ids(messages)
+
+    def test_a_short_failure_is_not_even_noticed(self, database: MongoDatabase, effects: Effects) -> None:
+        failures = [AutoReconnect("failing over"), AutoReconnect("still")]
+
+        def handle(messages: Sequence[Message[Any]]) -> None:
+            effects.handle(messages)
+            if failures:
+                raise failures.pop()
+
+        inbox = Inbox(MongoInboxStore(database, consumer="reader", handler=handle))
+        messages = events(3)
+        assert inbox.receive(create_delivery(messages))[0].outcome is Outcome.ACKED
+        assert effects.stored() == ids(messages)
