@@ -30,7 +30,7 @@ _CLASHES_MAX = 20
 class ChainWriter:
     """Appends records to the trail, each event once, in the order given."""
 
-    def __init__(self, database: MongoDatabase, *, lease_seconds: float = 5.0, wait_seconds: float = 8.0) -> None:
+    def __init__(self, database: MongoDatabase, *, lease_seconds: float = 2.0, wait_seconds: float = 4.0) -> None:
         self._database = database
         self._lease = timedelta(seconds=lease_seconds)
         self._wait_seconds = wait_seconds
