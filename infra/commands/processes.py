@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     app.command()(serve)
     app.command()(worker)
     app.command()(relay)
+    app.command(hidden=True)(gateway)
 
 
 def serve(
@@ -39,6 +40,23 @@ def serve(
 
     if pass_gate(stop):
         run_server(create_app(apis), sock, stop)
+
+
+def gateway(
+    upstreams: Annotated[list[str], typer.Argument(help="Where each service listens.", metavar="SERVICE=PORT...")],
+    fd: Annotated[int, typer.Option(help="The listening socket to take over.")],
+) -> None:
+    """Serve the public port of `up --split`: each path goes to the service that owns it."""
+    from infra.gateway import Gateway, Upstream
+    from infra.runtime.gate import pass_gate
+    from infra.runtime.listening import take_over
+    from infra.runtime.serving import run_server
+
+    _configure_logging([], "gateway")
+    stop = _stop_on_signals()
+    services = dict(upstream.split("=", 1) for upstream in upstreams)
+    if pass_gate(stop):
+        run_server(Gateway({name: Upstream(int(port)) for name, port in services.items()}), take_over(fd), stop)
 
 
 def worker(services: Services) -> None:

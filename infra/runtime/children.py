@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from infra.runtime.data_directory import DataDirectory
 from infra.runtime.gate import READY_VARIABLE, VARIABLE
 from infra.runtime.process import ManagedProcess, ProcessSpec
+from infra.services import ALL, choose
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOST = "127.0.0.1"
@@ -27,11 +29,42 @@ class Children:
         self._data = data
         self._settings = {VARIABLE: str(self.start_file)} | dict(settings)
 
-    def api(self, name: str, command: Sequence[str], port: int, fd: int, service: str | None = None) -> ManagedProcess:
-        """One that serves HTTP on a socket we hold: while it is restarted, callers wait in the socket's queue."""
-        return self._child(name, "api", service, [*command, "--fd", str(fd)], lambda _: answers_ready(port), fds=[fd])
+    def together(self, public: socket.socket) -> list[ManagedProcess]:
+        """One process of each role, for all services."""
+        loops = [self._looping(role, role, "all", None) for role in ("worker", "relay")]
+        return [self._api("api", ["serve", "all"], public), *loops]
 
-    def looping(self, name: str, role: str, services: str, service: str | None = None) -> ManagedProcess:
+    def split(self, public: socket.socket, sockets: Mapping[str, socket.socket]) -> list[ManagedProcess]:
+        """One process of each role for each service, `sockets` by service, and the gateway on the public port."""
+        # The services learn from the gateway who the caller is.
+        trusted = {"BROKAGE_TRUSTED_PROXIES": HOST}
+        children = [
+            self._api(f"{service}-api", ["serve", service], sock, service, trusted) for service, sock in sockets.items()
+        ]
+        children += [
+            self._looping(f"{service}-{role}", role, service, service)
+            for role in ("worker", "relay")
+            for service in choose([ALL], role)
+        ]
+        upstreams = [f"{service}={sock.getsockname()[1]}" for service, sock in sockets.items()]
+        return [*children, self._api("gateway", ["gateway", *upstreams], public)]
+
+    def _api(
+        self,
+        name: str,
+        command: Sequence[str],
+        sock: socket.socket,
+        service: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> ManagedProcess:
+        """One that serves HTTP on a socket we hold: while it is restarted, callers wait in the socket's queue."""
+        port, fd = sock.getsockname()[1], sock.fileno()
+        command = [*command, "--fd", str(fd)]
+        return self._child(
+            name, "api", service, command, lambda _: answers_ready(port), fds=[fd], environment=environment
+        )
+
+    def _looping(self, name: str, role: str, services: str, service: str | None) -> ManagedProcess:
         """A worker or relay; it says itself that it is ready, by a file."""
         ready = self._data.path / f"{name}.ready"
         return self._child(name, role, service, [role, services], lambda _: ready.exists(), ready=ready)

@@ -25,7 +25,10 @@ from infra.runtime.running import leave_pointer
 from infra.runtime.seeding import Seeding
 from infra.runtime.supervisor import POLL_SECONDS, Supervisor
 from infra.servers import DATABASES, EmbeddedServers
+from infra.servers.ports import free_port
+from infra.services import ALL, choose
 
+PUBLIC = "api"
 READY_SECONDS = 120.0
 ENDINGS_AT_START_MAX = 3
 LOG_CHECK_SECONDS = 30.0
@@ -58,7 +61,7 @@ class LocalRun:
         self.environment: dict[str, str] = {}
         self.children: list[ManagedProcess] = []
         self._once: list[ManagedProcess] = []
-        self._sockets: list[socket.socket] = []
+        self._sockets: dict[str, socket.socket] = {}
         self._supervisor = Supervisor(say, self._changed)
         self._writing = threading.Lock()
         self._state = State.STARTING
@@ -126,8 +129,7 @@ class LocalRun:
         self.data.open()
         for name in self.data.stop_orphans():
             say(f"  ended {name}, which a killed run had left")
-        public = listen(HOST, self.options.port)
-        self._sockets.append(public)
+        self._sockets[PUBLIC] = listen(HOST, self.options.port)
         self.data.rotate_logs_at_start()
         leave_pointer(self.data.path)
         self._children = Children(self.data, self._settings())
@@ -143,12 +145,22 @@ class LocalRun:
 
     def _spawn_children(self) -> None:
         """Early: they import while the servers start, and wait at the gate."""
-        public = self._sockets[0]
-        self.children.append(self._children.api("api", ["serve", "all"], self._port, public.fileno()))
-        self.children += [self._children.looping(role, role, "all") for role in ("worker", "relay")]
+        public = self._sockets[PUBLIC]
+        if self.options.split:
+            inner = {service: self._listen(service) for service in choose([ALL], "app")}
+            self._sockets |= inner
+            self.children = self._children.split(public, inner)
+        else:
+            self.children = self._children.together(public)
         for child in self.children:
             child.spawn()
         self._supervisor.keep(self.children)
+
+    def _listen(self, service: str) -> socket.socket:
+        name = f"{service}-api"
+        sock = listen(HOST, free_port(self.data.known_port(name)))
+        self.data.keep_port(name, sock.getsockname()[1])
+        return sock
 
     def _run_once(self, *command: str, environment: Mapping[str, str] | None = None) -> ManagedProcess:
         process = self._children.once(command[0], command, environment or {})
@@ -195,7 +207,7 @@ class LocalRun:
 
     @property
     def _port(self) -> int:
-        return int(self._sockets[0].getsockname()[1])
+        return int(self._sockets[PUBLIC].getsockname()[1])
 
     @property
     def _url(self) -> str:
@@ -225,7 +237,8 @@ class LocalRun:
             "supervisor": {"pid": os.getpid(), "identity": identity(os.getpid())},
             "data_dir": str(self.data.path),
             "processes": [own, *others],
-            "ports": {"api": self._port} | {server.name: server.port for server in self.servers.all},
+            "ports": {name: sock.getsockname()[1] for name, sock in self._sockets.items()}
+            | {server.name: server.port for server in self.servers.all},
             "urls": {"api": self._url} | urls,
             "environment": self.environment,
         }
@@ -238,11 +251,11 @@ class LocalRun:
         for role in STOP_ORDER:
             stop_together([process for process in [*self.children, *self._once] if process.spec.role == role])
         self.servers.stop()
-        for sock in self._sockets:
-            sock.close()
         if self._sockets:
             self._state = State.STOPPED
             self._changed()
+        for sock in self._sockets.values():
+            sock.close()
         self.data.close()
 
 

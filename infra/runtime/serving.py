@@ -38,7 +38,7 @@ def run_server(application: Any, sock: socket.socket, stop: threading.Event) -> 
     config = uvicorn.Config(
         application,
         loop="uvloop",
-        http="httptools",
+        http="shared.http.protocol:StrictProtocol",
         ws="none",
         lifespan="on",
         access_log=False,
