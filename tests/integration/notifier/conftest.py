@@ -102,7 +102,7 @@ def mail_settings(mongo: LocalMongo, smtp: Controller) -> Settings:
         smtp_url=f"smtp://127.0.0.1:{smtp.port}",
         smtp_from="Brokage <no-reply@brokage.test>",
         email_attempts_max=3,
-        email_pause_seconds=0.01,
+        email_pause_seconds=0.2,
         email_poll_seconds=0.01,
     )
 
