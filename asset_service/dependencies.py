@@ -4,6 +4,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from asset_service import repository
 from asset_service.settings import Settings
 from shared.app import service_resources
 from shared.auth.principals import postgres_directory
@@ -25,8 +26,8 @@ class AssetResources:
         self.principals = postgres_directory(self.database)
 
     def ready(self) -> str | None:
-        self.database.ping()
-        return None
+        with self.database.read() as connection:
+            return None if repository.has_principals(connection) else "customers have not arrived yet"
 
     def close(self) -> None:
         self.valkey.close()

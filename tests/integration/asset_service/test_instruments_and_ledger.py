@@ -196,3 +196,10 @@ class TestLedger:
                 api.execute(undo)
         assert verification.verify_ledger(api.resources.database).valid
         assert api.request("GET", "/api/ledger/verify", customer).status_code == 403
+
+
+class TestReady:
+    def test_once_customers_have_arrived(self, api: Api) -> None:
+        api.customer()
+        answer = api.client.get("/health/ready")
+        assert (answer.status_code, answer.json()["services"]) == (200, {"asset_service": "ready"})
