@@ -178,9 +178,13 @@ class Inbox:
 
     def _split(self, batch: Batch, *, halves: bool) -> Acknowledgement:
         """Take a batch in parts until each of its events is done, held or parked."""
-        known = self._store.transaction(lambda tx: tx.states([batch.id]))
-        if known.get(batch.id) is not State.DONE:
-            self._store.transaction(lambda tx: tx.mark_split([batch.id]))
+
+        def mark(tx: InboxTransaction) -> State | None:
+            # Waits for a worker that has the whole batch in hand. What that one leaves behind decides, so it is read afterwards.
+            tx.mark_split([batch.id])
+            return tx.states([batch.id]).get(batch.id)
+
+        if self._store.transaction(mark) is not State.DONE:
             raws = msgspec.json.decode(batch.events, type=list[msgspec.Raw])
             self._part(raws, halves=halves)
             self._store.transaction(lambda tx: tx.finish(batch.id))
