@@ -1,8 +1,8 @@
 """A world in one thread at a time: sources, relays, a broker that loses everything, workers that die, a clock that jumps.
 
-What decides is the real code: `Inbox`, `Relay.step`, `PostgresOutbox._decide` and `choose`. What keeps is a model: stores in memory
-with transactions, row locks and read committed. Every process is a thread that holds the baton until it is paused, waits for a lock,
-ends or dies; who goes on next comes from one seeded generator, so that a seed tells a whole story.
+What decides is the real code: `Inbox`, `Relay.step`, `PostgresOutbox._decide` and `choose`. What keeps is a model: stores in
+memory with transactions, row locks and read committed. Every process is a thread that holds the baton until it is paused, waits
+for a lock, ends or dies; who goes on next comes from one seeded generator, so that a seed tells a whole story.
 """
 
 import threading
@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
 import msgspec
 import redis
 
-from shared.contracts.message import Message, encode_messages, lane_of
+from shared.contracts.message import Message, encode_messages, partition_of
 from shared.contracts.orders import ConfirmOrder
 from shared.faults import inject
 from shared.ids import ROOT_ORGANIZATION_ID
@@ -408,7 +409,7 @@ class World:
         batches: dict[int, list[Message[Any]]] = {}
         for _ in range(count):
             message = self._message(f"{source}-{self.random.randrange(AGGREGATES)}")
-            batches.setdefault(lane_of(message, LANES), []).append(message)
+            batches.setdefault(partition_of(message.aggregate_id) % LANES, []).append(message)
         rows = self.outboxes[source].rows
         for lane, events in batches.items():
             rows.append(OutboxRow(f"{source}/{len(rows)}", lane, events))
@@ -447,7 +448,7 @@ class World:
             at_work = [p.delivery for p in self._processes if p.delivery is not None]
             if sum((d.source, d.lane) == (delivery.source, delivery.lane) for d in at_work) < WORKERS_PER_LANE:
                 self.broker.queue.remove(data)
-                self._start(Process(self, lambda: self._receive(delivery), delivery))
+                self._start(Process(self, partial(self._receive, delivery), delivery))
                 return
 
     def _receive(self, delivery: Delivery) -> None:

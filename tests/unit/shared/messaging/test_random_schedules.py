@@ -1,4 +1,4 @@
-"""The delivery protocol over random schedules of everything that can go wrong; each rule of it is taken out once, to see it matter."""
+"""The delivery protocol over random schedules of everything that can go wrong, and without each of its rules in turn."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
