@@ -14,7 +14,7 @@ from shared.messaging.inbox import Inbox
 from shared.messaging.outbox import Candidate
 
 SCHEDULES = 400
-FEW = 25
+FEW = 60
 
 
 @pytest.fixture(autouse=True, scope="module")
