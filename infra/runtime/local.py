@@ -183,7 +183,8 @@ class LocalRun:
             self._finish(self._run_once("migrate", *outdated, environment=self.environment))
 
     def _make_key(self) -> None:
-        directory = Path(self.environment["BROKAGE_KEY_DIR"])
+        directory = Path(self.environment["BROKAGE_KEY_DIR"]).resolve()
+        self.environment["BROKAGE_KEY_DIR"] = str(directory)
         if not any(directory.glob("*.pem")):
             from shared.auth.keys import ensure
 
