@@ -25,8 +25,15 @@ class RunningSystem:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The settings under which its services run, passwords included; empty until its servers are up."""
-        return dict(self.run["environment"])
+        """The settings under which its services run, passwords included.
+
+        Raises:
+            NoSystem: its servers are not up yet.
+        """
+        found: dict[str, str] = self.run["environment"]
+        if "BROKAGE_REDIS_URL" not in found:
+            raise NoSystem(f"the system in {self.data_dir} is still starting")
+        return dict(found)
 
     @property
     def urls(self) -> dict[str, str]:
