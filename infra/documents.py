@@ -4,6 +4,7 @@ import importlib
 import re
 from collections.abc import Mapping
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def state_diagram(machine: StateMachine[Any, Any]) -> str:
         label = f"{message} / {', '.join(commands)}" if commands else message
         path = getattr(row, "path", None) or (row.target,)
         steps = [f"    {state} --> {path[0]}: {label}"]
-        steps += [f"    {before} --> {after}: at once" for before, after in zip(path, path[1:], strict=False)]
+        steps += [f"    {before} --> {after}: at once" for before, after in pairwise(path)]
         lines += [step for step in steps if step not in drawn]
         drawn.update(steps)
     used = {state for state, _ in machine.rows} | {row.target for row in machine.rows.values()}
@@ -48,7 +49,9 @@ def message_table() -> str:
     lines = ["| message | kind | about | readers |", "|---|---|---|---|"]
     for name, known in sorted(contracts().items()):
         kind = "command" if issubclass(known.payload, Command) else "event"
-        lines.append(f"| [`{name}`](contracts/{name}.json) | {kind} | {known.aggregate_type} | {', '.join(known.readers)} |")
+        lines.append(
+            f"| [`{name}`](contracts/{name}.json) | {kind} | {known.aggregate_type} | {', '.join(known.readers)} |"
+        )
     return "\n".join(lines)
 
 
