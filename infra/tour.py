@@ -150,7 +150,7 @@ class Shell:
         """
         assert self._process.stdin is not None and self._process.stdout is not None
         # Where the commands are installed elsewhere than in the README's .venv, that place is meant.
-        command = command.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+        command = re.sub(r"^\.venv/bin/", f"{Path(sys.executable).parent}/", command)
         self._process.stdin.write(f"{command}\nprintf '\\n%s\\n' {shlex.quote(self._end)}\n")
         self._process.stdin.flush()
         timer = threading.Timer(COMMAND_SECONDS, self.close)
@@ -233,22 +233,19 @@ def _wait_ready(process: subprocess.Popen[str], report: Callable[[str], None]) -
 
 def curl(arguments: Sequence[str]) -> None:
     """The few options of curl that the tour uses, so that it can be played on a machine without it."""
-    parser = argparse.ArgumentParser(prog="curl")
-    parser.add_argument("-s", action="store_true")
-    parser.add_argument("-w", default="")
-    parser.add_argument("-H", action="append", default=[])
-    parser.add_argument("-d", action="append", default=[])
-    parser.add_argument("-X")
-    parser.add_argument("url")
-    given = parser.parse_args(arguments)
-    url = urllib.parse.urlsplit(given.url)
-    headers = {"Content-Type": "application/x-www-form-urlencoded"} if given.d else {}
+    given: dict[str, list[str]] = {"-w": [], "-H": [], "-d": [], "-X": [], "": []}
+    words = iter(word for word in arguments if word != "-s")
+    for word in words:
+        given[word if word in given else ""].append(next(words) if word in given else word)
+    url = urllib.parse.urlsplit(given[""][0])
+    headers = {"Content-Type": "application/x-www-form-urlencoded"} if given["-d"] else {}
     # Header names are compared without case; the tour writes each in one way only.
-    headers |= {name: value.strip() for name, _, value in (header.partition(":") for header in given.H)}
+    headers |= {name: value.strip() for name, _, value in (header.partition(":") for header in given["-H"])}
     connection = http.client.HTTPConnection(url.netloc, timeout=COMMAND_SECONDS)
     path = url.path + (f"?{url.query}" if url.query else "")
-    connection.request(given.X or ("POST" if given.d else "GET"), path, "&".join(given.d) or None, headers)
-    sys.stdout.write(connection.getresponse().read().decode() + given.w.replace("\\n", "\n"))
+    method = given["-X"][0] if given["-X"] else ("POST" if given["-d"] else "GET")
+    connection.request(method, path, "&".join(given["-d"]) or None, headers)
+    sys.stdout.write(connection.getresponse().read().decode() + "".join(given["-w"]).replace("\\n", "\n"))
     connection.close()
 
 
