@@ -178,6 +178,7 @@ _SIDES = {
     "price-tier-time": ("price DESC, priority, joined_seq", "price, priority, joined_seq"),
     "price-time": ("price DESC, joined_seq", "price, joined_seq"),
 }
+_BEST_PRICES_AT_ONCE = 50
 
 
 def load_crossing(connection: Connection, asset_name: str, *, policy: str, limit: int) -> list[Row]:
@@ -188,19 +189,26 @@ def load_crossing(connection: Connection, asset_name: str, *, policy: str, limit
     """
     buys, sells = _SIDES[policy]
     query = sql.SQL(
-        """WITH best AS (
-               SELECT max(price) FILTER (WHERE order_side = 'BUY') AS bid, min(price) FILTER (WHERE order_side = 'SELL') AS ask
-                 FROM matching_queue WHERE on_book AND asset_name = %(asset_name)s),
-             crossing AS MATERIALIZED (
-               SELECT q.* FROM matching_queue AS q, best
-                WHERE q.on_book AND q.asset_name = %(asset_name)s
-                  AND CASE q.order_side WHEN 'BUY' THEN q.price >= best.ask ELSE q.price <= best.bid END)
-           (SELECT * FROM crossing WHERE order_side = 'BUY' ORDER BY {buys} LIMIT %(limit)s)
-           UNION (SELECT * FROM crossing WHERE order_side = 'BUY' ORDER BY price DESC, joined_seq LIMIT 50)
-           UNION (SELECT * FROM crossing WHERE order_side = 'SELL' ORDER BY {sells} LIMIT %(limit)s)
-           UNION (SELECT * FROM crossing WHERE order_side = 'SELL' ORDER BY price, joined_seq LIMIT 50)"""
-    ).format(buys=sql.SQL(buys), sells=sql.SQL(sells))
-    return connection.execute(query, {"asset_name": asset_name, "limit": limit}).fetchall()
+        """(SELECT * FROM matching_queue WHERE {buying} AND price >= {ask} ORDER BY {buys} LIMIT %(limit)s)
+           UNION ALL (SELECT * FROM matching_queue WHERE {buying} ORDER BY price DESC, joined_seq LIMIT %(best)s)
+           UNION ALL (SELECT * FROM matching_queue WHERE {selling} AND price <= {bid} ORDER BY {sells} LIMIT %(limit)s)
+           UNION ALL (SELECT * FROM matching_queue WHERE {selling} ORDER BY price, joined_seq LIMIT %(best)s)"""
+    ).format(
+        buys=sql.SQL(buys),
+        sells=sql.SQL(sells),
+        buying=_SIDE["BUY"],
+        selling=_SIDE["SELL"],
+        bid=sql.SQL("(SELECT max(price) FROM matching_queue WHERE {})").format(_SIDE["BUY"]),
+        ask=sql.SQL("(SELECT min(price) FROM matching_queue WHERE {})").format(_SIDE["SELL"]),
+    )
+    rows = connection.execute(query, {"asset_name": asset_name, "limit": limit, "best": _BEST_PRICES_AT_ONCE})
+    return list({row["id"]: row for row in rows}.values())
+
+
+_SIDE = {
+    side: sql.SQL("on_book AND order_side = {} AND asset_name = %(asset_name)s").format(sql.Literal(side))
+    for side in ("BUY", "SELL")
+}
 
 
 def crossed_instruments(connection: Connection) -> list[str]:

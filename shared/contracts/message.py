@@ -12,6 +12,10 @@ PARTITIONS = 64
 """Into how many parts the keys of an aggregate fall. Lanes are sets of partitions, so a lane's batch stays in its partitions."""
 
 
+SERIAL_READERS = frozenset({"auditor"})
+"""Readers that chain what they read, and so take one batch after the other: a second lane would only wait for the first."""
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A fact. `before` and `after` hold what changed, as JSON values, personal data only as digests.
 
@@ -137,7 +141,10 @@ def partition_of(key: str) -> int:
     return crc32(key.encode()) % PARTITIONS
 
 
-def lane_of(message: Message[Any], lanes: int) -> int:
+def lane_of(message: Message[Any], reader: str, lanes: int) -> int:
+    """Which of the `lanes` to `reader` a message takes."""
+    if reader in SERIAL_READERS:
+        return 0
     known = _CONTRACTS[message.type]
     key = str(message.customer_id) if known.by_customer else message.aggregate_id
     return partition_of(key) % lanes

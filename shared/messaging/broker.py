@@ -142,15 +142,15 @@ class Broker:
         count: Any = self._client.llen(f"{self.dramatiq.namespace}:{destination}")
         return int(count)
 
-    def declare_consumer(self, name: str, receive: Callable[[bytes], None]) -> None:
-        """Call `receive` with each raw delivery in the queue `name`; it must not raise."""
+    def declare_consumer(self, name: str, receive: Callable[[bytes], None], priority: int) -> None:
+        """Call `receive` with each raw delivery in the queue `name`; it must not raise. The lowest `priority` goes first."""
 
         def act(delivery: msgspec.Raw) -> None:
             receive(bytes(delivery))
 
         self.dramatiq.declare_actor(
             dramatiq.Actor(
-                act, broker=self.dramatiq, actor_name=f"{name}.receive", queue_name=name, priority=0, options={}
+                act, broker=self.dramatiq, actor_name=f"{name}.receive", queue_name=name, priority=priority, options={}
             )
         )
 

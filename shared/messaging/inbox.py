@@ -5,7 +5,9 @@ on a batch is an insert in the transaction of its effect. A batch that fails is 
 failed three times is parked, and later events of its aggregate are held behind it.
 """
 
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
@@ -85,6 +87,10 @@ class Inbox:
         attempts_max: how often one event, or a whole batch, is tried.
         stale_after: older events are parked as STALE, because the record of what was processed is kept only a little longer.
     """
+
+    # Of the whole process: counted attempts take turns, else an event that kills the process uses up the attempts of those in
+    # work beside it, and they are parked with it.
+    _alone: AbstractContextManager[Any] = threading.Lock()
 
     def __init__(
         self, store: InboxStore, *, attempts_max: int = 3, stale_after: timedelta = timedelta(days=30)
@@ -225,30 +231,38 @@ class Inbox:
         return True
 
     def _single(self, raw: msgspec.Raw) -> None:
-        """One event: count the attempt in a transaction of its own, so that it counts even if the work kills the process."""
+        """One event, tried until it is done, held or parked."""
         [header] = _headers(msgspec.Raw(b"[" + bytes(raw) + b"]"))
         while True:
-            if self._store.transaction(lambda tx: tx.states([header.event_id])).get(header.event_id) is State.DONE:
-                return
-            attempts = self._store.transaction(lambda tx: tx.count_attempt(header.event_id))
-            fault("inbox.attempt_counted")
-            if attempts > self._attempts_max:
-                self._store.transaction(lambda tx: self._park(tx, header, "FAILED"))
-                log.error("event parked", event_id=header.event_id, type=header.type, aggregate_id=header.aggregate_id)
-                return
-            try:
-                self._store.transaction(lambda tx: self._apply_single(tx, raw, header))
-                return
-            except Unavailable:
-                raise
-            except Poison as poison:
-                reason = str(poison)
-                self._store.transaction(lambda tx, reason=reason: self._park(tx, header, reason))  # type: ignore[misc]
-                return
-            except Exception as error:  # noqa: BLE001 - counted; parked after the last attempt
-                log.warning(
-                    "event failed", event_id=header.event_id, type=header.type, attempts=attempts, error=repr(error)
-                )
+            with self._alone:
+                if self._attempt(raw, header):
+                    return
+
+    def _attempt(self, raw: msgspec.Raw, header: Message[Any]) -> bool:
+        """Try one event; whether that was its end. The attempt is counted in a transaction of its own, so that it counts even if
+        the work kills the process."""
+        if self._store.transaction(lambda tx: tx.states([header.event_id])).get(header.event_id) is State.DONE:
+            return True
+        attempts = self._store.transaction(lambda tx: tx.count_attempt(header.event_id))
+        fault("inbox.attempt_counted")
+        if attempts > self._attempts_max:
+            self._store.transaction(lambda tx: self._park(tx, header, "FAILED"))
+            log.error("event parked", event_id=header.event_id, type=header.type, aggregate_id=header.aggregate_id)
+            return True
+        try:
+            self._store.transaction(lambda tx: self._apply_single(tx, raw, header))
+            return True
+        except Unavailable:
+            raise
+        except Poison as poison:
+            reason = str(poison)
+            self._store.transaction(lambda tx: self._park(tx, header, reason))
+            return True
+        except Exception as error:  # noqa: BLE001 - counted; parked after the last attempt
+            log.warning(
+                "event failed", event_id=header.event_id, type=header.type, attempts=attempts, error=repr(error)
+            )
+            return False
 
     def _apply_single(self, tx: InboxTransaction, raw: msgspec.Raw, header: Message[Any]) -> None:
         if tx.claim([header.event_id], single=True):

@@ -24,6 +24,7 @@ LANES_MAX = 64
 NOTIFY_CHANNEL = "outbox"
 _LANE_LOCK = 7001
 _RELAY_LOCK = 7002
+_DOUBLINGS_MAX = 6
 
 lanes_per_destination = 2
 """How many lanes each destination has (setting `lanes`). All processes that write to one outbox must agree for order's sake only:
@@ -37,14 +38,14 @@ class Outbox:
         self._batches: dict[tuple[str, int], list[tuple[str, list[Message[Any]]]]] = {}
 
     def add(self, destination: str, message: Message[Any]) -> None:
-        batches = self._batches.setdefault((destination, lane_of(message, lanes_per_destination)), [])
+        batches = self._batches.setdefault((destination, lane_of(message, destination, lanes_per_destination)), [])
         if not batches or len(batches[-1][1]) == BATCH_EVENTS_MAX:
             batches.append((new_id(), []))
         batches[-1][1].append(message)
 
     def batch_id(self, destination: str, message: Message[Any]) -> str:
         """The id of the batch that `message`, just added, is in."""
-        return self._batches[(destination, lane_of(message, lanes_per_destination))][-1][0]
+        return self._batches[(destination, lane_of(message, destination, lanes_per_destination))][-1][0]
 
     def flush(self, connection: "Connection") -> None:
         """Write the batches. `seq` is assigned under the lane's lock, which is held until commit: so in each lane the order of
@@ -101,6 +102,7 @@ class Candidate:
     event_count: int
     lease_until: datetime | None
     published_at: datetime | None = None
+    deliveries: int = 0
 
 
 def choose(
@@ -115,7 +117,8 @@ def choose(
 
     At most one message per lane is outstanding: while any batch's lease runs, nothing goes. When it ran out, the same batches go
     again, first and alone, so that the consumer sees them before anything newer; unless the queue still holds unread messages and
-    they were published less than `patience` ago: then the message is probably among them, and only the lease is extended.
+    they were published less than `patience` ago: then the message is probably among them, and only the lease is extended. Patience
+    doubles with each delivery, so that a queue nobody reads does not fill with copies.
 
     Args:
         candidates: the lane's unanswered batches by `seq`, the oldest ones.
@@ -126,7 +129,8 @@ def choose(
         if any(candidate.lease_until > now for candidate in outstanding if candidate.lease_until):
             return [], False
         first_sent = min(candidate.published_at or now for candidate in outstanding)
-        return outstanding, unread and now - first_sent < patience
+        repeats = max(candidate.deliveries for candidate in outstanding) - 1
+        return outstanding, unread and now - first_sent < patience * 2 ** min(max(repeats, 0), _DOUBLINGS_MAX)
     chosen: list[Candidate] = []
     events = 0
     for candidate in candidates:
@@ -182,7 +186,9 @@ class PostgresOutbox:
         now: datetime | None = None
         for row in connection.execute(_CANDIDATES, {"batches_max": self._events_max}):
             now = row["now"]
-            candidate = Candidate(row["id"], row["event_count"], row["lease_until"], row["published_at"])
+            candidate = Candidate(
+                row["id"], row["event_count"], row["lease_until"], row["published_at"], row["retry_count"]
+            )
             lanes.setdefault((row["destination"], row["lane"]), []).append(candidate)
         if now is None:
             return
@@ -219,7 +225,10 @@ class PostgresOutbox:
             yield Claim(destination, lane, batches)
 
     def release(self, claims: Sequence[Claim]) -> None:
-        """The broker did not take these: let their leases run out now, not in seconds. Best effort."""
+        """The broker did not take these: that was no delivery, and their leases run out now, not in seconds. Best effort.
+
+        What was never published goes back to waiting. Should the broker have taken it all the same, it is still acknowledged.
+        """
         ids = [batch.id for claim in claims for batch in claim.batches]
         self._database.run(lambda unit: unit.connection.execute(_RELEASE, {"ids": ids}) and None)
 
@@ -236,7 +245,7 @@ _CANDIDATES = """
              ORDER BY destination, lane LIMIT 1) AS next)
     SELECT destination, lane, batch.*, brokage_now() AS now
       FROM lanes, LATERAL (
-        SELECT id, event_count, lease_until, published_at FROM outbox_events AS o
+        SELECT id, event_count, lease_until, published_at, retry_count FROM outbox_events AS o
          WHERE o.acked_at IS NULL AND o.destination = lanes.destination AND o.lane = lanes.lane
          ORDER BY seq LIMIT %(batches_max)s) AS batch
 """
@@ -252,7 +261,11 @@ _EXTEND = """
      WHERE id = ANY(%(ids)s::uuid[]) AND acked_at IS NULL
 """
 _RELEASE = """
-    UPDATE outbox_events SET lease_until = brokage_now() WHERE id = ANY(%(ids)s::uuid[]) AND acked_at IS NULL
+    UPDATE outbox_events
+       SET retry_count = greatest(retry_count - 1, 0),
+           published_at = CASE WHEN retry_count > 1 THEN published_at END,
+           lease_until = CASE WHEN retry_count > 1 THEN brokage_now() END
+     WHERE id = ANY(%(ids)s::uuid[]) AND acked_at IS NULL
 """
 _ACKNOWLEDGE = """
     UPDATE outbox_events

@@ -47,8 +47,11 @@ class _Transaction:
         rows = self._connection.execute(
             _CLAIM_SINGLE if single else _CLAIM, {"consumer": self._consumer, "ids": list(ids)}
         ).fetchall()
-        self._blocked = {row["aggregate_id"] for row in rows if row["aggregate_id"] is not None}
-        return {row["event_id"] for row in rows if row["event_id"] is not None}
+        owned = {row["event_id"] for row in rows if row["event_id"] is not None}
+        # Who waited for another claim saw the dead letters of before its commit: they are read again when asked for.
+        waited = len(owned) < len(ids)
+        self._blocked = None if waited else {row["aggregate_id"] for row in rows if row["aggregate_id"] is not None}
+        return owned
 
     def states(self, ids: Sequence[str]) -> dict[str, State]:
         rows = self._connection.execute(

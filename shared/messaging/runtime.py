@@ -60,10 +60,11 @@ def postgres_consumer(name: str, url: str, settings: ServiceSettings, handler: H
 
 @dataclass(frozen=True, slots=True)
 class ServiceWorker:
-    """A service as a worker process runs it. `start` opens its consumer."""
+    """A service as a worker process runs it. `start` opens its consumer. The lowest `priority` gets a free thread first."""
 
     name: str
     start: Callable[[], Consumer]
+    priority: int = 0
 
 
 class Loop(Protocol):
@@ -155,7 +156,7 @@ def run_workers(
     for worker in workers:
         consumer = worker.start()
         consumers.append(consumer)
-        broker.declare_consumer(worker.name, _receiver(broker, consumer))
+        broker.declare_consumer(worker.name, _receiver(broker, consumer), worker.priority)
     dramatiq_worker = dramatiq.Worker(
         broker.dramatiq, worker_timeout=100, worker_threads=int(os.environ.get("BROKAGE_WORKER_THREADS", "8"))
     )
