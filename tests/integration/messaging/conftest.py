@@ -44,7 +44,9 @@ def postgres(directory: DataDirectory) -> Iterator[PostgresServer]:
     server.wait_ready()
     with server.connect() as connection:
         _create(connection, TEMPLATE)
-    engine = sa.create_engine(migrations.sqlalchemy_url(server.url_of("postgres", TEMPLATE)), poolclass=sa.pool.NullPool)
+    engine = sa.create_engine(
+        migrations.sqlalchemy_url(server.url_of("postgres", TEMPLATE)), poolclass=sa.pool.NullPool
+    )
     with engine.begin() as tables, Operations.context(MigrationContext.configure(tables)):
         migrations.create_common_tables(new_metadata())
         tables.exec_driver_sql(
@@ -68,6 +70,8 @@ def valkey_server(directory: DataDirectory) -> Iterator[ValkeyServer]:
 @pytest.fixture
 def valkey(valkey_server: ValkeyServer) -> str:
     """The URL of an empty broker."""
+    if not valkey_server.process.alive:
+        valkey_server.restart()
     flush(valkey_server.url)
     return valkey_server.url
 
@@ -84,6 +88,4 @@ def source(postgres: PostgresServer) -> Iterator[Source]:
 
 
 def _create(connection: "psycopg.Connection[tuple[object, ...]]", name: str, template: str = "template0") -> None:
-    connection.execute(
-        sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
-    )
+    connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))

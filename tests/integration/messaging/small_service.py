@@ -20,7 +20,7 @@ import redis
 from shared import faults
 from shared.contracts.message import Message
 from shared.contracts.orders import ConfirmOrder
-from shared.db.engine import Database
+from shared.db.engine import HANDLER_LIMITS, Database
 from shared.db.unit_of_work import UnitOfWork
 from shared.messaging.broker import Broker
 from shared.messaging.outbox import PostgresOutbox
@@ -131,7 +131,7 @@ class Source:
 
     def letters(self, aggregate_id: str) -> list[tuple[str, str, int]]:
         return self.query(
-            "SELECT status, reason, (message->>'aggregate_version')::int FROM dead_letters WHERE aggregate_id = %s"
+            "SELECT status, reason, coalesce(message->>'aggregate_version', '1')::int FROM dead_letters WHERE aggregate_id = %s"
             " ORDER BY position",
             aggregate_id,
         )  # type: ignore[return-value]
@@ -196,9 +196,7 @@ class Machine:
 
 
 def relay_of(database: Database, broker: Broker, settings: ServiceSettings) -> Relay:
-    store = PostgresOutbox(
-        database, lease_seconds=settings.relay_lease_seconds, events_max=settings.claim_events_max
-    )
+    store = PostgresOutbox(database, lease_seconds=settings.relay_lease_seconds, events_max=settings.claim_events_max)
     return Relay(
         SOURCE,
         store,
@@ -228,7 +226,7 @@ def running_relays(count: int, url: str, settings: ServiceSettings) -> Iterator[
             yield
         finally:
             stop.set()
-            for thread in threads:
+            for thread in (*threads, *(t for t in threading.enumerate() if t.name.startswith(f"{SOURCE} relay"))):
                 thread.join(10)
         assert not any(thread.is_alive() for thread in threads)
 
@@ -264,6 +262,8 @@ def main(url: str, valkey_url: str, lease_seconds: str, stop_at: str) -> None:
             stopped.set()
             os.kill(os.getpid(), signal.SIGSTOP)
 
+    # How long a stopped worker may hold its locks.
+    HANDLER_LIMITS["idle_in_transaction_session_timeout"] = "1s"
     settings = settings_of(valkey_url, lease_seconds=float(lease_seconds))
     with faults.inject(stop_once):
         run_workers(workers(url, settings), stop, settings=settings, on_ready=lambda: print("ready", flush=True))

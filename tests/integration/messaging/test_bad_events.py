@@ -1,0 +1,132 @@
+"""Events that fail, kill or are too old: parked, with their followers held, and nobody else waits for them."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from small_service import Machine, Source, running_relays, running_workers, settings_of, wait_until
+
+from shared.contracts.message import partition_of
+
+LEASE_SECONDS = 0.3
+WORKER = str(Path(__file__).with_name("small_service.py"))
+
+
+@contextmanager
+def worker_process(source: Source, valkey: str, *, stop_at: str = "never") -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, WORKER, source.url, valkey, str(LEASE_SECONDS), stop_at]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(10)
+        process.stdout.close()
+
+
+@contextmanager
+def supervised_worker(source: Source, valkey: str) -> Iterator[list[int]]:
+    """A worker process that is started anew whenever it dies; yields the exit codes so far."""
+    stop = threading.Event()
+    exits: list[int] = []
+
+    def supervise() -> None:
+        while not stop.is_set():
+            with worker_process(source, valkey) as process:
+                while process.poll() is None and not stop.wait(0.02):
+                    pass
+                if process.returncode is not None:
+                    exits.append(process.returncode)
+
+    thread = threading.Thread(target=supervise)
+    thread.start()
+    try:
+        yield exits
+    finally:
+        stop.set()
+        thread.join(20)
+
+
+class TestPoison:
+    def test_is_parked_after_three_attempts_and_only_its_followers_wait(self, source: Source, valkey: str) -> None:
+        settings = settings_of(valkey, lease_seconds=10.0)
+        with running_relays(1, source.url, settings), running_workers(source.url, settings):
+            source.say(*("a", "b", "c") * 20, "poison", "poison", "poison", *("a", "d") * 20)
+            source.say("poison", "a", "b", "c", "d")
+            source.wait_drained(seconds=5.0)
+        source.assert_all_once(but=["poison"])
+        assert source.effects("poison") == source.effects("poison", "echo") == [1]
+        letters = source.letters("poison")
+        assert [(status, version) for status, _, version in letters] == [("PARKED", 2), ("HELD", 3), ("HELD", 4)]
+        attempts = source.query("SELECT max(attempts) FROM processed_events WHERE consumer = 'tests'")
+        assert attempts == [(4,)], "three were tried, the fourth count parked it"
+        # Destination `tests` alone: what echo was told is all good.
+        statuses = source.query("SELECT DISTINCT status FROM outbox_events WHERE destination = 'echo'")
+        assert statuses == [("ACKED",)]
+
+    def test_held_events_stay_in_order_while_more_of_them_come(self, source: Source, valkey: str) -> None:
+        settings = settings_of(valkey, lease_seconds=10.0)
+        with running_relays(1, source.url, settings), running_workers(source.url, settings):
+            for _ in range(10):
+                source.say("poison", "a", "poison")
+            source.wait_drained(seconds=5.0)
+        source.assert_all_once(but=["poison"])
+        assert [version for _, _, version in source.letters("poison")] == list(range(2, 21))
+
+
+class TestAKiller:
+    def test_is_parked_and_who_works_beside_it_is_not(self, source: Source, valkey: str) -> None:
+        """The slow ones are always in work when the process dies, yet it is not for their sake that it does."""
+        settings = settings_of(valkey, lease_seconds=LEASE_SECONDS)
+        with running_relays(1, source.url, settings), supervised_worker(source, valkey) as exits:
+            source.say("killer-1")
+            source.wait_drained()
+            slow = [f"slow-{number}" for number in range(20)]
+            slow = [name for name in slow if partition_of(name) % 2 != partition_of("killer-1") % 2][:3]
+            source.say("killer-1", *slow, "a")
+            source.say("killer-1", "a")
+            source.wait_drained(seconds=60.0)
+        source.assert_all_once(but=["killer-1"])
+        assert source.effects("killer-1") == [1]
+        assert [(s, version) for s, _, version in source.letters("killer-1")] == [("PARKED", 2), ("HELD", 3)]
+        assert exits.count(9) == 5, "twice in a batch, three times alone"
+
+
+class TestAStaleEvent:
+    def test_is_parked_and_never_applied(self, source: Source, valkey: str) -> None:
+        source.say("stale", "a")
+        source.query("UPDATE clock_offset SET value = '31 days' RETURNING 1")
+        machine = Machine(source.url, valkey, lease_seconds=LEASE_SECONDS)
+        source.database.clock._expires = 0.0
+        source.say("b", "stale")
+        wait_until(lambda: machine.turn() or source.drained(), 10)
+        machine.close()
+        assert source.letters("a") == [("PARKED", "STALE", 1)]
+        assert [(status, version) for status, _, version in source.letters("stale")] == [("PARKED", 1), ("HELD", 2)]
+        source.assert_all_once(but=["a", "stale"])
+
+
+class TestAStoppedWorker:
+    def test_wakes_up_too_late_and_changes_nothing(self, source: Source, valkey: str) -> None:
+        """Stopped in its transaction, after its commit, and before it began: another one has taken over each time."""
+        settings = settings_of(valkey, lease_seconds=LEASE_SECONDS)
+        for number, point in enumerate(("inbox.received", "inbox.claimed", "inbox.committed")):
+            with running_relays(1, source.url, settings), worker_process(source, valkey, stop_at=point) as worker:
+                source.say("a", "b", "a")
+                wait_until(lambda worker=worker: _state(worker.pid) == "T", 20)
+                with running_workers(source.url, settings):
+                    source.wait_drained(seconds=20.0)
+                    worker.send_signal(18)
+                    wait_until(lambda worker=worker: _state(worker.pid) != "T", 5)
+                    source.say("b", "a")
+                    source.wait_drained()
+            assert source.versions == {"a": 3 * (number + 1), "b": 2 * (number + 1)}
+            source.assert_all_once()
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0]

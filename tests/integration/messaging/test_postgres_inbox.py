@@ -1,0 +1,162 @@
+"""Two workers with the same events in hand, step by step, on a real database."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from small_service import Source, wait_until
+
+from shared.contracts.message import Message, encode_messages
+from shared.contracts.orders import ConfirmOrder
+from shared.db.engine import Database
+from shared.db.unit_of_work import UnitOfWork
+from shared.faults import inject
+from shared.ids import ROOT_ORGANIZATION_ID, new_id
+from shared.messaging.delivery import Batch, Delivery, Outcome
+from shared.messaging.inbox import Inbox, InboxTransaction
+from shared.messaging.postgres_inbox import PostgresInboxStore
+
+
+def create_message(aggregate_id: str, version: int) -> Message[Any]:
+    return Message(
+        event_id=new_id(),
+        type="ConfirmOrder",
+        occurred_at=datetime.now(UTC),
+        aggregate_type="Order",
+        aggregate_id=aggregate_id,
+        aggregate_version=version,
+        organization_id=ROOT_ORGANIZATION_ID,
+        correlation_id=new_id(),
+        payload=ConfirmOrder(),
+    )
+
+
+def create_delivery(messages: Sequence[Message[Any]], deliveries: int = 1) -> Delivery:
+    return Delivery("source", 0, [Batch(new_id(), deliveries, msgspec.Raw(encode_messages(messages)))])
+
+
+def again(delivery: Delivery, deliveries: int) -> Delivery:
+    batches = [msgspec.structs.replace(batch, deliveries=deliveries) for batch in delivery.batches]
+    return msgspec.structs.replace(delivery, batches=batches)
+
+
+class Applied:
+    """A handler that notes what was applied, in the transaction."""
+
+    def __init__(self) -> None:
+        self.before: Callable[[Sequence[Message[Any]]], None] = lambda messages: None
+
+    def __call__(self, unit: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
+        self.before(messages)
+        for message in messages:
+            unit.connection.execute(
+                "INSERT INTO effects (consumer, aggregate_id, version) VALUES ('tests', %s, %s)",
+                (message.aggregate_id, message.aggregate_version),
+            )
+
+
+@pytest.fixture
+def handler() -> Applied:
+    return Applied()
+
+
+@pytest.fixture
+def store(source: Source, handler: Applied) -> Iterator[PostgresInboxStore]:
+    database = Database(source.url, name="consumer", pool_size=4, handler_limits=True)
+    yield PostgresInboxStore(database, consumer="tests", handler=handler)
+    database.close()
+
+
+def waits_for_a_lock(source: Source) -> bool:
+    return source.query(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    ) == [(1,)]
+
+
+class TestClaim:
+    def test_who_waited_for_a_claim_sees_what_it_parked(self, source: Source, store: PostgresInboxStore) -> None:
+        """Read committed shows a statement what was committed before it began, and the claim that waits began before."""
+        first, second = create_message("a", 1), create_message("a", 2)
+
+        def park(tx: InboxTransaction) -> None:
+            tx.claim([first.event_id], single=True)
+            tx.park(first, "FAILED")
+            claimed.set()
+            assert go_on.wait(5)
+
+        def claim_both(tx: InboxTransaction) -> tuple[set[str], set[str]]:
+            return tx.claim([first.event_id, second.event_id], single=True), tx.blocked()
+
+        claimed, go_on = threading.Event(), threading.Event()
+        with ThreadPoolExecutor(2) as pool:
+            parking = pool.submit(store.transaction, park)
+            assert claimed.wait(5)
+            waiting: Future[tuple[set[str], set[str]]] = pool.submit(store.transaction, claim_both)
+            wait_until(lambda: waits_for_a_lock(source), 5)
+            go_on.set()
+            parking.result(5)
+            assert waiting.result(5) == ({second.event_id}, {"a"})
+
+
+class TestReceive:
+    def test_a_repeated_delivery_has_no_effect_and_is_acknowledged_again(
+        self, source: Source, store: PostgresInboxStore
+    ) -> None:
+        delivery = create_delivery([create_message("a", 1), create_message("a", 2)])
+        for deliveries in (1, 1, 2, 3, 7):
+            [acknowledgement] = Inbox(store).receive(again(delivery, deliveries))
+            assert (acknowledgement.batch_id, acknowledgement.outcome) == (delivery.batches[0].id, Outcome.ACKED)
+        assert source.effects("a") == [1, 2]
+
+    def test_a_batch_that_another_worker_has_in_hand_is_waited_for(
+        self, source: Source, store: PostgresInboxStore, handler: Applied
+    ) -> None:
+        """Its third delivery would be taken event by event: not before the first one has ended, and not if that one got through."""
+        working, go_on = threading.Event(), threading.Event()
+
+        def slowly(messages: Sequence[Message[Any]]) -> None:
+            working.set()
+            assert go_on.wait(5)
+
+        handler.before = slowly
+        delivery = create_delivery([create_message("a", 1), create_message("b", 1)])
+        with ThreadPoolExecutor(2) as pool:
+            slow = pool.submit(Inbox(store).receive, delivery)
+            assert working.wait(5)
+            third = pool.submit(Inbox(store).receive, again(delivery, 3))
+            wait_until(lambda: waits_for_a_lock(source), 5)
+            go_on.set()
+            assert slow.result(5) == third.result(5)
+        assert source.effects("a") == source.effects("b") == [1]
+
+    def test_a_batch_split_by_another_worker_meanwhile_is_not_applied_whole(
+        self, source: Source, store: PostgresInboxStore, handler: Applied
+    ) -> None:
+        delivery = create_delivery([create_message("a", 1), create_message("b", 1)])
+        batch = delivery.batches[0]
+
+        def split_elsewhere(point: str) -> None:
+            # After this worker has looked, and before it claims.
+            if point == "inbox.received":
+                store.transaction(lambda tx: tx.mark_split([batch.id]))
+
+        with inject(split_elsewhere):
+            Inbox(store).receive(delivery)
+        assert source.effects("a") == source.effects("b") == [1]
+        Inbox(store).receive(again(delivery, 2))
+        assert source.effects("a") == source.effects("b") == [1]
+
+    def test_a_broken_payload_parks_its_event_only(self, source: Source, store: PostgresInboxStore) -> None:
+        unknown = msgspec.structs.replace(create_message("a", 1), type="Unheard")
+        newer = msgspec.structs.replace(create_message("b", 1), version=99)
+        broken = msgspec.structs.replace(create_message("c", 1), payload={"unexpected": 1})
+        delivery = create_delivery([unknown, newer, create_message("d", 1), broken])
+        [acknowledgement] = Inbox(store).receive(delivery)
+        assert acknowledgement.outcome is Outcome.PARKED
+        assert source.effects("d") == [1]
+        parked = source.query("SELECT aggregate_id FROM dead_letters WHERE status = 'PARKED' ORDER BY position")
+        assert parked == [("a",), ("b",), ("c",)]
