@@ -76,19 +76,21 @@ class KeySet:
     def find(self, kid: str) -> Ed25519PublicKey | None:
         """The key, after at most one look at the source in 2 s: made-up ids must not become work for it."""
         key = self._keys.get(kid)
-        if key is None and time.monotonic() >= self._next_fetch:
-            self.refresh()
-            key = self._keys.get(kid)
-        return key
-
-    def refresh(self) -> None:
+        if key is not None:
+            return key
+        # Who comes while another one is looking waits for what he finds: a good token must not be refused in between.
         with self._lock:
-            self._next_fetch = time.monotonic() + _RELOAD_SECONDS
-            try:
-                self._keys.update(self._fetch())
-            except (OSError, ValueError, KeyError):
-                # What is known stays; what is not is refused until the source answers again.
-                return
+            if kid not in self._keys and time.monotonic() >= self._next_fetch:
+                self._refresh()
+            return self._keys.get(kid)
+
+    def _refresh(self) -> None:
+        self._next_fetch = time.monotonic() + _RELOAD_SECONDS
+        try:
+            self._keys.update(self._fetch())
+        except (OSError, ValueError, KeyError):
+            # What is known stays; what is not is refused until the source answers again.
+            return
 
 
 def directory_key_set(directory: Path) -> KeySet:

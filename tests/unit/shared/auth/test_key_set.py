@@ -1,0 +1,44 @@
+"""Keys are looked up once, whoever asks first."""
+
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from shared.auth.tokens import KeySet
+
+
+class TestKeySet:
+    def test_who_asks_while_another_looks_waits_for_what_is_found(self) -> None:
+        key = Ed25519PrivateKey.generate().public_key()
+        looking = threading.Event()
+        looks = 0
+
+        def slow_fetch() -> Mapping[str, Ed25519PublicKey]:
+            nonlocal looks
+            looks += 1
+            looking.set()
+            time.sleep(0.1)
+            return {"kid": key}
+
+        keys = KeySet(slow_fetch)
+        with ThreadPoolExecutor(8) as pool:
+            first = pool.submit(keys.find, "kid")
+            looking.wait(2)
+            others = [pool.submit(keys.find, "kid") for _ in range(7)]
+            assert first.result() is key
+            assert all(other.result() is key for other in others)
+        assert looks == 1
+
+    def test_a_made_up_id_is_not_looked_for_at_every_request(self) -> None:
+        looks: list[int] = []
+
+        def fetch() -> Mapping[str, Ed25519PublicKey]:
+            looks.append(1)
+            return {}
+
+        keys = KeySet(fetch)
+        assert [keys.find("nobody") for _ in range(5)] == [None] * 5
+        assert len(looks) == 1
