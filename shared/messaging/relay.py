@@ -76,9 +76,13 @@ class Relay:
         return published
 
     def _queue_depth(self, destination: str) -> int:
+        # Asked in the claim's transaction, once per lane: a broker that does not answer is waited for once.
+        if time.monotonic() < self._broker_down_until:
+            return 0
         try:
             return self._broker.unread(destination)
         except redis.RedisError:
+            self._broker_down_until = time.monotonic() + _PAUSE_SECONDS
             return 0
 
     def run(self, stop: threading.Event) -> None:

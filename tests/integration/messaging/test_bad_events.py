@@ -1,5 +1,6 @@
 """Events that fail, kill or are too old: parked, with their followers held, and nobody else waits for them."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -93,7 +94,7 @@ class TestAKiller:
         source.assert_all_once(but=["killer-1"])
         assert source.effects("killer-1") == [1]
         assert [(s, version) for s, _, version in source.letters("killer-1")] == [("PARKED", 2), ("HELD", 3)]
-        assert exits.count(9) == 5, "twice in a batch, three times alone"
+        assert 3 <= exits.count(9) <= 5, "three times alone, and before that at most twice in its batch"
 
 
 class TestAStaleEvent:
@@ -120,7 +121,7 @@ class TestAStoppedWorker:
                 wait_until(lambda worker=worker: _state(worker.pid) == "T", 20)
                 with running_workers(source.url, settings):
                     source.wait_drained(seconds=20.0)
-                    worker.send_signal(18)
+                    worker.send_signal(signal.SIGCONT)
                     wait_until(lambda worker=worker: _state(worker.pid) != "T", 5)
                     source.say("b", "a")
                     source.wait_drained()

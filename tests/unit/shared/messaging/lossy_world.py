@@ -441,6 +441,7 @@ class World:
         self._step(source, relay)
 
     def _step(self, source: str, relay: Relay) -> None:
+        relay._broker_down_until = 0.0  # measured on a clock that is not ours
         waiting = self.broker.acknowledgements[source]
         taken, waiting[:] = list(waiting), []
         self._start(Process(self, lambda: relay.step(taken) and None))
