@@ -52,7 +52,7 @@ class EmbeddedServers:
         return [server.process for server in self.all]
 
     def start(self, report: Callable[[str], None] = lambda name: None) -> dict[str, str]:
-        """Start what is needed, all at once, and return every BROKAGE_* URL.
+        """Start what is needed, all at once, and return every BROKAGE_* setting: the URLs, the key and the data directory.
 
         Args:
             report: called with the name of each server once it serves.
@@ -96,7 +96,8 @@ class EmbeddedServers:
             own["BROKAGE_REDIS_URL"] = self.valkey.url
         if self.mongo:
             own["BROKAGE_MONGO_URL"] = self.mongo.url
-        own |= self._given
+        # The directory is a fact: what a variable of the caller says of another one must not reach the services.
+        own |= self._given | {"BROKAGE_DATA_DIR": str(self.data.path)}
         return {"BROKAGE_BROKER_URL": own["BROKAGE_REDIS_URL"]} | own
 
     def stop(self) -> None:
