@@ -35,7 +35,8 @@ def lock_books(connection: Connection, asset_names: Sequence[str]) -> None:
 
 def load_sagas(connection: Connection, ids: Sequence[str]) -> list[Row]:
     return connection.execute(
-        "SELECT saga_id, saga_type, current_state, version, step FROM saga_instances WHERE saga_id = ANY(%s::uuid[])",
+        "SELECT saga_id, saga_type, current_state, version, resume_state, reason FROM saga_instances"
+        " WHERE saga_id = ANY(%s::uuid[])",
         (list(ids),),
     ).fetchall()
 

@@ -28,6 +28,7 @@ class OrderSagaState(StrEnum):
     EXPIRED = "EXPIRED"
     REJECTED = "REJECTED"
     NEEDS_HUMAN = "NEEDS_HUMAN"
+    """Waits for a person, or for the answer after all: what arrives is decided by the state in which it was stuck."""
 
 
 S = OrderSagaState
@@ -85,13 +86,13 @@ MESSAGES = (
     "LastOpenFillBusted",
 )
 
-_AFTER_RESERVING = frozenset(S) - {S.RESERVING}
+_AFTER_RESERVING = frozenset(S) - {S.RESERVING, S.NEEDS_HUMAN}
 _AFTER_CONFIRMING = _AFTER_RESERVING - {S.CONFIRMING}
 _OFF_THE_BOOK = frozenset({S.REJECTING, S.CLOSING, S.RELEASING, S.CANCELING, S.EXPIRING, S.FINISHING, *ENDED})
 
 _IGNORED: set[tuple[OrderSagaState, str]] = {
     # Repeats of what has been answered already: commands are sent again when an answer is slow.
-    *((state, "OrderCreated") for state in S),
+    *((state, "OrderCreated") for state in frozenset(S) - {S.NEEDS_HUMAN}),
     *((state, "AssetReserved") for state in _AFTER_RESERVING),
     *((state, "AssetReservationFailed") for state in _AFTER_RESERVING - {S.RELEASING}),
     *((state, "OrderConfirmed") for state in _AFTER_CONFIRMING),
@@ -104,8 +105,6 @@ _IGNORED: set[tuple[OrderSagaState, str]] = {
     # A cancel that came too late: the order is rejected or full, or on its way out already.
     *((state, "OrderCancelRequested") for state in _OFF_THE_BOOK),
     *((state, "CancelRequestedWhileSettling") for state in _OFF_THE_BOOK),
-    # A person decides; whatever arrives meanwhile is in the queue row and comes again after a retry.
-    *((S.NEEDS_HUMAN, message) for message in MESSAGES),
 }
 
 ORDER_SAGA = StateMachine(_ROWS, ignored=_IGNORED, terminal=ENDED)

@@ -68,7 +68,12 @@ class SagaBatch:
         for row in repository.load_sagas(self.unit.connection, sorted(ids | order_ids)):
             states = OrderSagaState if row["saga_type"] == SagaType.ORDER else TradeSagaState
             self.sagas[row["saga_id"]] = Saga(
-                row["saga_id"], SagaType(row["saga_type"]), states(row["current_state"]), row["version"]
+                row["saga_id"],
+                SagaType(row["saga_type"]),
+                states(row["current_state"]),
+                row["version"],
+                resume_state=row["resume_state"],
+                reason=row["reason"],
             )
         if deciding:
             on_queue = order_ids | {m.aggregate_id for m in messages if isinstance(m.payload, OrderCancelRequested)}
@@ -163,15 +168,23 @@ class SagaBatch:
             entry.take_off()
 
     def _advance(self, order_id: str, name: str, message: Message[Any], *, reason: str | None = None) -> bool:
-        """Move an order's saga by its table and send what follows; False when the message was late or repeated."""
+        """Move an order's saga by its table and send what follows; False when the message was late or repeated.
+
+        One that waits for a person moves by the state it was stuck in: a cancel must not be forgotten, and an answer that comes
+        after all ends the wait. What leaves it in that state leaves it with the person.
+        """
         saga = self._saga(order_id)
-        transition = ORDER_SAGA.decide(OrderSagaState(saga.state), name)
+        stuck = saga.state is OrderSagaState.NEEDS_HUMAN
+        state = OrderSagaState(saga.resume_state) if stuck and saga.resume_state else OrderSagaState(saga.state)
+        transition = ORDER_SAGA.decide(state, name)
         if transition is None:
             return False
         entry = self.entries.get(order_id)
-        saga.resume_state = saga.state.value if transition.target is OrderSagaState.NEEDS_HUMAN else None
-        saga.reason = reason
-        saga.state = transition.target
+        target = OrderSagaState.NEEDS_HUMAN if stuck and transition.target is state else transition.target
+        waits = target is OrderSagaState.NEEDS_HUMAN
+        saga.resume_state = state.value if waits else None
+        saga.reason = saga.reason if waits and reason is None else reason
+        saga.state = target
         saga.steps += 1
         saga.awaiting_batch_id = None
         for command in transition.commands:
