@@ -90,5 +90,5 @@ def servers(servers_directory: Path) -> Iterator[Servers]:
 
 @pytest.fixture(scope="session")
 def fresh_database(servers: Servers) -> Callable[[str], str]:
-    """`fresh_database("asset_service")` is the URL of a database of one's own, in some 50 ms, for a test or a whole module."""
+    """`fresh_database("asset_service")` is the URL of a database of one's own, made in a tenth of a second, at any scope."""
     return servers.fresh_database
