@@ -158,10 +158,11 @@ class SagaBatch:
         entry.bust(message.payload.size)
         state = self._saga(entry.id).state
         if state is OrderSagaState.CLOSING and entry.in_settlement_size == 0:
-            name = "LastOpenFillBusted"
+            # The release that follows is a cancel's; why this trade was busted stands on the trade.
+            self._advance(entry.id, "LastOpenFillBusted", message)
         else:
             name = "FillBustedAgain" if entry.bust_count >= BUSTS_MAX else "FillBusted"
-        self._advance(entry.id, name, message, reason=f"trade {message.aggregate_id}: {message.payload.reason}")
+            self._advance(entry.id, name, message, reason=f"trade {message.aggregate_id}: {message.payload.reason}")
         if self._saga(entry.id).state is OrderSagaState.RESTING:
             entry.put_back()
         else:
