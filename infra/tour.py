@@ -46,6 +46,7 @@ _MASKS = (
     (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]+"), "<token>"),
     (re.compile(r'("(?:seq|records)": ?)\d+'), r"\1<number>"),
     (re.compile(r"\b\d+ records\b"), "<number> records"),
+    (re.compile(r" +[\d,]+ rows\b"), " <number> rows"),
 )
 
 
@@ -79,7 +80,7 @@ def updated(text: str, played: Sequence[Step]) -> str:
 
 
 def masked(output: str) -> str:
-    """An output without what differs from run to run: ids, times, hashes, tokens, the length of the audit trail."""
+    """An output without what differs from run to run: ids, times, hashes, tokens, counts of records."""
     for pattern, name in _MASKS:
         output = pattern.sub(name, output)
     return output
