@@ -38,7 +38,7 @@ def reconcile(as_json: Json = False, data_dir: DataDir = None) -> None:
                     for line in lines(check, examined):
                         print(line, flush=True)
     except DatabaseUnavailable as error:
-        raise NoSystem(f"the database of {error} does not answer") from None
+        raise NoSystem(f"the database of {str(error).split()[0]} does not answer") from None
     valid = all(each["valid"] for each in documents)
     if as_json:
         seconds = round(time.monotonic() - started, 3)

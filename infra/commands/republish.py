@@ -24,14 +24,16 @@ def republish(data_dir: DataDir = None) -> None:
     environment = use_databases(data_dir)
     customers = importlib.import_module("customer_service.service.customers")
     instruments = importlib.import_module("asset_service.service.instruments")
-    customer_database = Database(environment["BROKAGE_CUSTOMERS_DATABASE_URL"], name="republish", pool_size=1)
-    asset_database = Database(environment["BROKAGE_ASSETS_DATABASE_URL"], name="republish", pool_size=1)
+    customer_database = Database(
+        environment["BROKAGE_CUSTOMERS_DATABASE_URL"], name="customer_service republish", pool_size=1
+    )
+    asset_database = Database(environment["BROKAGE_ASSETS_DATABASE_URL"], name="asset_service republish", pool_size=1)
     try:
         # Instruments first: cash and shares are few, and orders need both.
         instrument_count = asset_database.run(instruments.republish)
         customer_count = customers.republish(customer_database)
     except DatabaseUnavailable as error:
-        raise NoSystem(f"the database of {error} does not answer") from None
+        raise NoSystem(f"the database of {str(error).split()[0]} does not answer") from None
     finally:
         customer_database.close()
         asset_database.close()

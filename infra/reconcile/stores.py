@@ -44,7 +44,9 @@ class Stores:
     def database(self, service: str) -> Database:
         if service not in self._databases:
             _, variable, _ = DATABASES[service]
-            self._databases[service] = Database(self._environment[variable], name="reconcile", pool_size=_CONNECTIONS)
+            self._databases[service] = Database(
+                self._environment[variable], name=f"{service} reconcile", pool_size=_CONNECTIONS
+            )
         return self._databases[service]
 
     def documents(self, service: str) -> MongoDatabase:
