@@ -72,6 +72,7 @@ def processed_events(metadata: sa.MetaData) -> sa.Table:
         sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
         sa.Column("processed_at", TIMESTAMP, nullable=False, server_default=NOW),
         sa.CheckConstraint("state IN ('DONE', 'SPLIT')", name="state"),
+        sa.Index("idx_processed_events_processed_at", "processed_at", postgresql_using="brin"),
     )
 
 

@@ -21,6 +21,7 @@ from shared.messaging.delivery import Acknowledgement, Batch, Delivery, Outcome
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
+_REASON_MAX = 500
 
 
 class State(StrEnum):
@@ -139,38 +140,33 @@ class Inbox:
         return [batch for batch in batches if batch not in singly], singly
 
     def _whole(self, batches: Sequence[Batch]) -> list[Acknowledgement]:
-        def work(tx: InboxTransaction) -> bool:
+        def work(tx: InboxTransaction) -> set[str]:
             owned = tx.claim([batch.id for batch in batches], single=False)
             fault("inbox.claimed")
-            parked = self._apply(
-                tx, [message for batch in batches if batch.id in owned for message in _decode(batch.events)]
-            )
+            self._apply(tx, [message for batch in batches if batch.id in owned for message in _decode(batch.events)])
             if len(owned) < len(batches):
                 others = tx.states([batch.id for batch in batches if batch.id not in owned])
                 if State.SPLIT in others.values():
                     # Another delivery of it split it in the meantime; its single events decide, not this claim.
                     raise _SplitElsewhere
-            return parked
+            return tx.blocked()
 
-        parked = self._store.transaction(work)
+        blocked = self._store.transaction(work)
         fault("inbox.committed")
-        outcome = Outcome.PARKED if parked else Outcome.ACKED
-        return [Acknowledgement(batch.id, outcome) for batch in batches]
+        return [_acknowledgement(batch, blocked) for batch in batches]
 
-    def _apply(self, tx: InboxTransaction, messages: Sequence[Message[Any]]) -> bool:
-        """Handle what is not held back; whether anything was parked or held."""
+    def _apply(self, tx: InboxTransaction, messages: Sequence[Message[Any]]) -> None:
+        """Handle what need not wait behind a parked event, and hold the rest."""
         blocked = tx.blocked()
         if not blocked:
-            current = self._refuse_stale(messages, tx.now)
-            tx.handle(current)
-            return False
+            tx.handle(self._refuse_stale(messages, tx.now))
+            return
         held = [message for message in messages if message.aggregate_id in blocked]
         rest = [message for message in messages if message.aggregate_id not in blocked]
         if held:
             tx.hold(held)
         if rest:
             tx.handle(self._refuse_stale(rest, tx.now))
-        return bool(held)
 
     def _refuse_stale(self, messages: Sequence[Message[Any]], now: datetime) -> Sequence[Message[Any]]:
         if any(now - message.occurred_at > self._stale_after for message in messages):
@@ -195,12 +191,7 @@ class Inbox:
             self._part(raws, halves=halves)
             self._store.transaction(lambda tx: tx.finish(batch.id))
             fault("inbox.finished")
-        return Acknowledgement(batch.id, Outcome.PARKED if self._has_parked(batch) else Outcome.ACKED)
-
-    def _has_parked(self, batch: Batch) -> bool:
-        headers = _headers(batch.events)
-        blocked = self._store.transaction(lambda tx: tx.blocked())
-        return any(header.aggregate_id in blocked for header in headers)
+        return _acknowledgement(batch, self._store.transaction(lambda tx: tx.blocked()))
 
     def _part(self, raws: Sequence[msgspec.Raw], *, halves: bool) -> None:
         if len(raws) == 1:
@@ -233,36 +224,41 @@ class Inbox:
     def _single(self, raw: msgspec.Raw) -> None:
         """One event, tried until it is done, held or parked."""
         [header] = _headers(msgspec.Raw(b"[" + bytes(raw) + b"]"))
+        failure = "the worker that tried it ended"
         while True:
             with self._alone:
-                if self._attempt(raw, header):
+                outcome = self._attempt(raw, header, failure)
+                if outcome is None:
                     return
+                failure = outcome
 
-    def _attempt(self, raw: msgspec.Raw, header: Message[Any]) -> bool:
-        """Try one event; whether that was its end. The attempt is counted in a transaction of its own, so that it counts even if
-        the work kills the process."""
+    def _attempt(self, raw: msgspec.Raw, header: Message[Any], failure: str) -> str | None:
+        """Try one event. None if that was its end, else what went wrong; `failure` is what went wrong before.
+
+        The attempt is counted in a transaction of its own, so that it counts even if the work kills the process.
+        """
         if self._store.transaction(lambda tx: tx.states([header.event_id])).get(header.event_id) is State.DONE:
-            return True
+            return None
         attempts = self._store.transaction(lambda tx: tx.count_attempt(header.event_id))
         fault("inbox.attempt_counted")
         if attempts > self._attempts_max:
-            self._store.transaction(lambda tx: self._park(tx, header, "FAILED"))
+            self._store.transaction(lambda tx: self._park(tx, header, failure))
             log.error("event parked", event_id=header.event_id, type=header.type, aggregate_id=header.aggregate_id)
-            return True
+            return None
         try:
             self._store.transaction(lambda tx: self._apply_single(tx, raw, header))
-            return True
+            return None
         except Unavailable:
             raise
         except Poison as poison:
             reason = str(poison)
             self._store.transaction(lambda tx: self._park(tx, header, reason))
-            return True
+            return None
         except Exception as error:  # noqa: BLE001 - counted; parked after the last attempt
             log.warning(
                 "event failed", event_id=header.event_id, type=header.type, attempts=attempts, error=repr(error)
             )
-            return False
+            return f"{type(error).__name__}: {error}"[:_REASON_MAX]
 
     def _apply_single(self, tx: InboxTransaction, raw: msgspec.Raw, header: Message[Any]) -> None:
         if tx.claim([header.event_id], single=True):
@@ -278,6 +274,12 @@ class Inbox:
 
 class _SplitElsewhere(Exception):
     pass
+
+
+def _acknowledgement(batch: Batch, blocked: set[str]) -> Acknowledgement:
+    """PARKED if an event of the batch is parked, or waits behind one of its aggregate."""
+    waits = bool(blocked) and any(header.aggregate_id in blocked for header in _headers(batch.events))
+    return Acknowledgement(batch.id, Outcome.PARKED if waits else Outcome.ACKED)
 
 
 _header_decoder = msgspec.json.Decoder(list[Message[Any]])

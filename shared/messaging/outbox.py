@@ -7,6 +7,7 @@ claim on a real database; the relay drives it.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from shared.contracts.message import Message, encode_messages, lane_of
 from shared.ids import new_id
 from shared.messaging.delivery import Acknowledgement, Batch, Outcome
+from shared.settings import ServiceSettings
 
 if TYPE_CHECKING:
     from shared.db.engine import Database
@@ -26,9 +28,14 @@ _LANE_LOCK = 7001
 _RELAY_LOCK = 7002
 _DOUBLINGS_MAX = 6
 
-lanes_per_destination = 2
-"""How many lanes each destination has (setting `lanes`). All processes that write to one outbox must agree for order's sake only:
-a change while batches wait may let two lanes carry one aggregate, so change it on an empty outbox."""
+
+@cache
+def lanes_per_destination() -> int:
+    """How many lanes each destination has (setting `lanes`), the same in every process that writes to an outbox.
+
+    Change it on an empty outbox: while batches wait, two lanes could carry one aggregate.
+    """
+    return ServiceSettings().lanes
 
 
 class Outbox:
@@ -38,14 +45,14 @@ class Outbox:
         self._batches: dict[tuple[str, int], list[tuple[str, list[Message[Any]]]]] = {}
 
     def add(self, destination: str, message: Message[Any]) -> None:
-        batches = self._batches.setdefault((destination, lane_of(message, destination, lanes_per_destination)), [])
+        batches = self._batches.setdefault((destination, lane_of(message, destination, lanes_per_destination())), [])
         if not batches or len(batches[-1][1]) == BATCH_EVENTS_MAX:
             batches.append((new_id(), []))
         batches[-1][1].append(message)
 
     def batch_id(self, destination: str, message: Message[Any]) -> str:
         """The id of the batch that `message`, just added, is in."""
-        return self._batches[(destination, lane_of(message, destination, lanes_per_destination))][-1][0]
+        return self._batches[(destination, lane_of(message, destination, lanes_per_destination()))][-1][0]
 
     def flush(self, connection: "Connection") -> None:
         """Write the batches. `seq` is assigned under the lane's lock, which is held until commit: so in each lane the order of

@@ -108,7 +108,8 @@ class Relay:
             try:
                 published = self.step(acknowledgements)
             except DatabaseUnavailable:
-                # The acknowledgements of this round are lost, which costs a resend.
+                with self._lock:
+                    self._acknowledgements[:0] = acknowledgements
                 log.warning("database unavailable", source=self._source)
                 stop.wait(_PAUSE_SECONDS)
 

@@ -14,7 +14,6 @@ import structlog
 
 from shared.db.engine import Database
 from shared.faults import fault, install_from_environment
-from shared.messaging import outbox
 from shared.messaging.broker import Broker
 from shared.messaging.delivery import Acknowledgement, Delivery, decode_delivery
 from shared.messaging.inbox import Inbox, InboxStore, Unavailable
@@ -148,7 +147,6 @@ def run_workers(
 ) -> None:
     """Receive for `workers` in this process until `stop`; a delivery in work is finished first."""
     install_from_environment()
-    outbox.lanes_per_destination = settings.lanes
     dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = 1.0
     dramatiq.worker.POST_PROCESS_MESSAGE_RETRY_DELAY_SECS = 1
     broker = Broker(settings.queue_url)
@@ -197,7 +195,6 @@ def run_relays(
     """Run every loop of `relays` in a thread of its own until `stop`. A loop that ends by an error takes the process with it: the
     supervisor starts it anew."""
     install_from_environment()
-    outbox.lanes_per_destination = settings.lanes
     failed = threading.Event()
 
     def guarded(loop: Loop) -> None:
