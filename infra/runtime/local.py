@@ -194,7 +194,8 @@ class LocalRun:
         deadline = time.monotonic() + READY_SECONDS
         while waiting := [child for child in self.children if child.state is not State.READY]:
             if hopeless := self._supervisor.hopeless(ENDINGS_AT_START_MAX):
-                raise StartFailed(f"{hopeless.name} does not start, {hopeless.ending()}; see {hopeless.spec.log}")
+                name, log = hopeless.process.name, hopeless.process.spec.log
+                raise StartFailed(f"{name} does not start, {hopeless.last_ending}; see {log}")
             if time.monotonic() > deadline:
                 raise StartFailed(f"{waiting[0].name} was not ready in time; see {waiting[0].spec.log}")
             time.sleep(POLL_SECONDS)

@@ -28,6 +28,7 @@ class Keeper:
     def __init__(self, process: ManagedProcess, say: Callable[[str], None], changed: Callable[[], None]) -> None:
         self.process = process
         self.ended_by_itself = 0
+        self.last_ending = ""
         self._say = say
         self._changed = changed
         self._stopping = threading.Event()
@@ -60,6 +61,7 @@ class Keeper:
             else:
                 time.sleep(POLL_SECONDS)
         process.wait_ended()
+        self.last_ending = process.ending()
 
     def _wait_before_restart(self) -> bool:
         """Wait as long as the last life's end asks for; False when it is not to be restarted."""
@@ -77,7 +79,7 @@ class Keeper:
         if failed:
             self._say(
                 f"{process.name} failed: it ended by itself within {SHORT_LIFE_SECONDS:.0f} s of its start"
-                f" {self._short_lives} times in a row ({process.ending()}); see {process.spec.log}"
+                f" {self._short_lives} times in a row ({self.last_ending}); see {process.spec.log}"
             )
             return False
         delay = min(BACK_OFF_SECONDS * 2 ** (self._short_lives - 1), BACK_OFF_SECONDS_MAX)
@@ -125,11 +127,11 @@ class Supervisor:
             self._keepers.append(keeper)
             keeper.start()
 
-    def hopeless(self, endings_max: int) -> ManagedProcess | None:
-        """One that has failed, or has ended by itself that often already."""
+    def hopeless(self, endings_max: int) -> Keeper | None:
+        """The keeper of one that has failed, or has ended by itself that often already."""
         for keeper in self._keepers:
             if keeper.process.state is State.FAILED or keeper.ended_by_itself >= endings_max:
-                return keeper.process
+                return keeper
         return None
 
     def let_go(self) -> None:
