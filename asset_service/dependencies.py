@@ -6,11 +6,13 @@ from fastapi import Depends, Request
 
 from asset_service import repository
 from asset_service.settings import Settings
+from asset_service.tasks import handle
 from shared.app import service_resources
 from shared.auth.principals import postgres_directory
 from shared.db import Database
 from shared.http.idempotency import IdempotencyMarks
 from shared.http.valkey import Valkey
+from shared.messaging.dead_letters import PostgresDeadLetters
 
 NAME = "asset_service"
 
@@ -24,6 +26,7 @@ class AssetResources:
         self.valkey = Valkey(settings.redis_url)
         self.marks = IdempotencyMarks(self.valkey)
         self.principals = postgres_directory(self.database)
+        self.dead_letters = PostgresDeadLetters(self.database, consumer=NAME, handler=handle)
 
     def ready(self) -> str | None:
         with self.database.read() as connection:

@@ -1,14 +1,18 @@
 """What the endpoints depend on: the open resources of this service in this process."""
 
+from functools import partial
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
-from auditor import documents
+from auditor import documents, service
 from auditor.documents import NAME
+from auditor.service import Auditor
 from auditor.settings import Settings
+from auditor.tasks import open_writer
 from shared.app import service_resources
 from shared.mongo import MongoPrincipals
+from shared.mongo.dead_letters import MongoDeadLetters
 
 
 class AuditorResources:
@@ -17,6 +21,12 @@ class AuditorResources:
     def __init__(self, settings: Settings) -> None:
         self.database = documents.open_database(settings, pool_size=settings.api_pool_size)
         self.principals = MongoPrincipals(self.database)
+        self.dead_letters = MongoDeadLetters(
+            self.database,
+            consumer=NAME,
+            handler=Auditor(self.database, open_writer(self.database, settings)).handle,
+            record=partial(service.record_act, self.database),
+        )
 
     def ready(self) -> str | None:
         self.database.ping()

@@ -10,16 +10,19 @@ from pydantic import StringConstraints
 
 from auditor import documents, service
 from auditor.dependencies import Resources
+from auditor.documents import NAME
 from auditor.export import ExportFormat, export
 from auditor.schemas import AuditRecordRead, TelemetryRead, VerificationRead, telemetry_read, verification_read
 from shared.auth.caller import Caller
 from shared.db.page import InvalidCursor, decode_cursor, page_of
+from shared.http.dead_letters import dead_letter_router
 from shared.http.fields import BIGINT_MAX, CustomerIdText, Timestamp
 from shared.http.paging import Collection, Paging
 from shared.http.route import service_router
 from shared.mongo import Document
 
 router = service_router(tags=["audit"])
+router.routes.extend(dead_letter_router(NAME).routes)
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 

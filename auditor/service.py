@@ -10,6 +10,7 @@ from auditor.writer import ChainWriter
 from shared.auth.caller import CallerContext
 from shared.clock import utc_now
 from shared.contracts.message import SYSTEM_ACTOR, Message
+from shared.contracts.system import AdminActed
 from shared.ids import ROOT_ORGANIZATION_ID, new_id
 from shared.mongo import Document, MongoDatabase, MongoPrincipals
 
@@ -62,6 +63,12 @@ def _record_read(database: MongoDatabase, **read: Any) -> None:
     content = content_from_read(event_id=new_id(), timestamp=utc_now(), **read)
     with database.reachable():
         documents.put_intake(database, content)
+
+
+def record_act(database: MongoDatabase, message: Message[AdminActed]) -> None:
+    """Put what an admin does in this service itself on record; it has no outbox to say it to itself."""
+    with database.reachable():
+        documents.put_intake(database, content_from_event(message))
 
 
 def chain_intake(database: MongoDatabase, writer: ChainWriter) -> int:

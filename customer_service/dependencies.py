@@ -16,6 +16,7 @@ from shared.auth.principals import CachedDirectory, Principal, principal_from_ro
 from shared.db import Database
 from shared.http.idempotency import IdempotencyMarks
 from shared.http.valkey import Valkey
+from shared.messaging.dead_letters import PostgresDeadLetters
 
 NAME = "customer_service"
 _HASHING_THREADS = 2
@@ -33,6 +34,8 @@ class CustomerResources:
         self.passwords = Passwords(settings)
         # Hashing has threads of its own: a crowd at the sign-in must not take those of everybody else.
         self.hashing = ThreadPoolExecutor(_HASHING_THREADS, thread_name_prefix="hashing")
+        # It only tells and reads nobody's messages; the paths are there as in every service.
+        self.dead_letters = PostgresDeadLetters(self.database, consumer=NAME, handler=None)
         self.principals = CachedDirectory(self._load_principal, self._load_assigned)
 
     @property

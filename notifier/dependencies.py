@@ -6,9 +6,11 @@ from fastapi import Depends, Request
 
 from notifier import documents
 from notifier.documents import NAME
+from notifier.service import Notifier
 from notifier.settings import Settings
 from shared.app import service_resources
 from shared.mongo import MongoPrincipals
+from shared.mongo.dead_letters import MongoDeadLetters
 
 
 class NotifierResources:
@@ -17,6 +19,8 @@ class NotifierResources:
     def __init__(self, settings: Settings) -> None:
         self.database = documents.open_database(settings, pool_size=settings.api_pool_size)
         self.principals = MongoPrincipals(self.database)
+        handler = Notifier(self.database, settings).handle
+        self.dead_letters = MongoDeadLetters(self.database, consumer=NAME, handler=handler)
 
     def ready(self) -> str | None:
         self.database.ping()

@@ -4,14 +4,17 @@ from datetime import UTC, datetime
 
 from notifier import documents, service
 from notifier.dependencies import Resources
+from notifier.documents import NAME
 from notifier.schemas import NotificationRead, notification_read
 from shared.auth.caller import Caller
 from shared.db.page import InvalidCursor, decode_cursor, page_of
+from shared.http.dead_letters import dead_letter_router
 from shared.http.paging import Collection, Paging
 from shared.http.route import service_router
 from shared.mongo import Document
 
 router = service_router(tags=["notifications"])
+router.routes.extend(dead_letter_router(NAME).routes)
 
 
 @router.get("/api/notifications", summary="Your notifications, the newest first")

@@ -13,10 +13,12 @@ from order_service.repository import Row
 from order_service.running_keys import RunningKeys
 from order_service.service.placing import NewOrder, Outcome, place_orders
 from order_service.settings import Settings
+from order_service.tasks import handle
 from order_service.waiting import OrderWaiters
 from shared.app import service_resources
 from shared.auth.principals import postgres_directory
 from shared.db import Database
+from shared.messaging.dead_letters import PostgresDeadLetters
 
 NAME = "order_service"
 
@@ -27,6 +29,7 @@ class OrderResources:
     def __init__(self, settings: Settings) -> None:
         self.database = Database(settings.orders_database_url, name=NAME, pool_size=settings.api_pool_size)
         self.principals = postgres_directory(self.database)
+        self.dead_letters = PostgresDeadLetters(self.database, consumer=NAME, handler=handle)
         self.instruments = InstrumentDirectory(partial(load_instruments, self.database))
         self.running_keys = RunningKeys()
         self.waiters = OrderWaiters(self._find)

@@ -7,7 +7,7 @@ from fastapi import Path, Query, Response
 from fastapi.concurrency import run_in_threadpool
 
 from order_service import repository
-from order_service.dependencies import OrderResources, Resources
+from order_service.dependencies import NAME, OrderResources, Resources
 from order_service.models import OrderStatus
 from order_service.repository import Row
 from order_service.schemas import OrderCreate, OrderHistoryRead, OrderId, OrderRead, order_read
@@ -20,6 +20,7 @@ from shared.auth.permissions import Role
 from shared.contracts.orders import OrderSide
 from shared.db.page import InvalidCursor, decode_cursor, page_of
 from shared.errors import BrokageError, FieldError, NotFound, ValidationFailed
+from shared.http.dead_letters import dead_letter_router
 from shared.http.fields import AssetName, CustomerIdText, Timestamp, VisibleId
 from shared.http.idempotency import REPLAYED_HEADERS, Idempotency
 from shared.http.paging import Collection, Paging
@@ -28,6 +29,7 @@ from shared.http.route import idempotency_key, service_router
 from shared.ids import is_id
 
 router = service_router(tags=["orders"])
+router.routes.extend(dead_letter_router(NAME).routes)
 
 OrderIdPath = Annotated[OrderId, Path()]
 

@@ -6,11 +6,13 @@ from fastapi import Depends, Request
 
 from processor import repository
 from processor.settings import Settings
+from processor.tasks import handler
 from shared.app import service_resources
 from shared.auth.principals import postgres_directory
 from shared.db import Database
 from shared.http.idempotency import IdempotencyMarks
 from shared.http.valkey import Valkey
+from shared.messaging.dead_letters import PostgresDeadLetters
 
 NAME = "processor"
 
@@ -24,6 +26,7 @@ class ProcessorResources:
         self.valkey = Valkey(settings.redis_url)
         self.marks = IdempotencyMarks(self.valkey)
         self.principals = postgres_directory(self.database)
+        self.dead_letters = PostgresDeadLetters(self.database, consumer=NAME, handler=handler(settings))
 
     def ready(self) -> str | None:
         with self.database.read() as connection:

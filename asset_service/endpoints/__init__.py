@@ -2,8 +2,10 @@
 
 from fastapi import APIRouter
 
+from asset_service.dependencies import NAME
 from asset_service.endpoints import assets, instruments, ledger, transfers
+from shared.http.dead_letters import dead_letter_router
 
 router = APIRouter()
-for part in (transfers.router, assets.router, instruments.router, ledger.router):
+for part in (transfers.router, assets.router, instruments.router, ledger.router, dead_letter_router(NAME)):
     router.routes.extend(part.routes)

@@ -2,8 +2,10 @@
 
 from fastapi import APIRouter
 
+from customer_service.dependencies import NAME
 from customer_service.endpoints import accounts, brokers, sessions
+from shared.http.dead_letters import dead_letter_router
 
 router = APIRouter()
-for part in (sessions.router, accounts.router, brokers.router):
+for part in (sessions.router, accounts.router, brokers.router, dead_letter_router(NAME)):
     router.routes.extend(part.routes)

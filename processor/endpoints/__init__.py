@@ -1,7 +1,10 @@
 """HTTP of the processor: matching for admins, trades for everybody, sagas for repair."""
 
+from processor.dependencies import NAME
 from processor.endpoints import matching, sagas, trades
+from shared.http.dead_letters import dead_letter_router
 from shared.http.route import service_router
 
 router = service_router()
-router.routes.extend([*matching.router.routes, *trades.router.routes, *sagas.router.routes])
+for part in (matching.router, trades.router, sagas.router, dead_letter_router(NAME)):
+    router.routes.extend(part.routes)

@@ -8,7 +8,7 @@ import msgspec
 
 from shared.contracts.message import Message
 from shared.db.engine import Database, DatabaseUnavailable
-from shared.db.unit_of_work import Connection, UnitOfWork
+from shared.db.unit_of_work import Conflict, Connection, UnitOfWork
 from shared.ids import new_id
 from shared.messaging.inbox import InboxTransaction, State, Unavailable
 
@@ -98,6 +98,11 @@ class _Transaction:
         self._dead_letter([message], "PARKED", reason)
 
     def hold(self, messages: Sequence[Message[Any]]) -> None:
+        """Conflict when a person has let an aggregate go since it was found blocked: nothing may wait behind nothing."""
+        self._connection.execute("LOCK TABLE dead_letters IN ROW EXCLUSIVE MODE")
+        self._blocked = None
+        if not {message.aggregate_id for message in messages} <= self.blocked():
+            raise Conflict
         self._dead_letter(messages, "HELD", "waits behind a parked event of its aggregate")
 
     def handle(self, messages: Sequence[Message[Any]]) -> None:

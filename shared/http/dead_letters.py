@@ -1,0 +1,75 @@
+"""`/api/dead-letters/{service}`, served by that service itself. Its resources have `dead_letters`."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel
+
+from shared.auth.caller import Caller
+from shared.db.page import InvalidCursor, decode_cursor, page_of
+from shared.errors import NotFound
+from shared.http.paging import Collection, Paging
+from shared.http.route import service_router
+from shared.ids import is_id
+from shared.messaging.dead_letters import DeadLetters, Row
+
+
+class DeadLetterRead(BaseModel):
+    """An event that was given up (PARKED), or one that waits behind it (HELD), until it is REQUEUED. `message` as it came."""
+
+    id: str
+    event_id: str
+    event_type: str
+    aggregate_type: str
+    aggregate_id: str
+    status: str
+    reason: str
+    message: dict[str, Any]
+    created_at: datetime
+
+
+def dead_letter_router(service: str) -> APIRouter:
+    """The routes of one service. Their operation ids end in its name, because a process may serve several."""
+    router = service_router(tags=["dead letters"])
+    path = f"/api/dead-letters/{service}"
+
+    async def find_letters(request: Request) -> DeadLetters:
+        letters: DeadLetters = request.app.state.services[service].dead_letters
+        return letters
+
+    @router.get(path, operation_id=f"list_dead_letters__{service}", summary=f"Open dead letters of {service}")
+    def list_dead_letters(
+        caller: Caller, letters: Annotated[DeadLetters, Depends(find_letters)], paging: Paging
+    ) -> Collection[DeadLetterRead]:
+        rows = letters.list_open(after=_position(paging.cursor), limit=paging.limit + 1)
+        page = page_of(rows, limit=paging.limit, key=lambda row: [row["id"]])
+        return Collection(data=[_read(row) for row in page.data], next_cursor=page.next_cursor)
+
+    @router.post(
+        f"{path}/{{letter_id}}/requeue",
+        operation_id=f"requeue_dead_letter__{service}",
+        summary=f"Let {service} handle an event again, and those held behind it",
+        status_code=202,
+    )
+    def requeue_dead_letter(
+        letter_id: str, caller: Caller, letters: Annotated[DeadLetters, Depends(find_letters)]
+    ) -> DeadLetterRead:
+        if not is_id(letter_id):
+            raise NotFound()
+        return _read(letters.requeue(letter_id, caller.context()))
+
+    return router
+
+
+def _position(cursor: str | None) -> str | None:
+    if cursor is None:
+        return None
+    [letter_id] = decode_cursor(cursor, str)
+    if not is_id(letter_id):
+        raise InvalidCursor
+    return str(letter_id)
+
+
+def _read(row: Row) -> DeadLetterRead:
+    return DeadLetterRead(**{name: row[name] for name in DeadLetterRead.model_fields})
