@@ -83,7 +83,7 @@ def _complete(operation: dict[str, Any], route: APIRoute, method: str) -> None:
             {
                 "name": "Idempotency-Key",
                 "in": "header",
-                "required": rule is not None and rule["unless"] is None,
+                "required": rule is not None and rule.get("unless") is None,
                 "schema": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"},
             }
         )

@@ -71,7 +71,10 @@ class TestShortLives:
         assert len(said) == 1
         assert "5 times in a row (exit 7); see " in said[0]
         assert len(watched.lines) == supervising.SHORT_LIVES_MAX  # four restarts and the end of it
-        assert watched.supervisor.hopeless(endings_max=100) is child
+        hopeless = watched.supervisor.hopeless(endings_max=100)
+        assert hopeless is not None
+        assert hopeless.process is child
+        assert hopeless.last_ending == "exit 7"
 
     def test_it_waits_longer_each_time(self, watched: Watched, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(supervising, "BACK_OFF_SECONDS", 0.2)
