@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import httpx2
 
@@ -43,7 +43,7 @@ TIER = "LOAD"
 PASSWORD = "as good as any"
 
 
-def wait_until(predicate: Callable[[], T], seconds: float = 20.0, what: str = "it") -> T:
+def wait_until(predicate: Callable[[], T | Literal[False]], seconds: float = 20.0, what: str = "it") -> T:
     """What `predicate` answers as soon as that is true."""
     deadline = time.monotonic() + seconds
     while not (found := predicate()):

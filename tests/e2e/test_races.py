@@ -97,7 +97,7 @@ class TestManyAtOnce:
         def place(number: int) -> Any:
             return customer.place("BUY", "1", "10")["status"] == "ORDER_CONFIRMED"
 
-        works = [lambda number=number: (withdraw if number % 2 else place)(number) for number in range(30)]  # type: ignore[misc]
+        works = [lambda number=number: (withdraw if number % 2 else place)(number) for number in range(30)]
         won = together(works)
         withdrawn, reserved = sum(won[1::2]), sum(won[0::2])
         assert withdrawn + reserved == 10
