@@ -7,9 +7,12 @@ import os
 from pathlib import Path
 
 
-def use_databases(data_dir: Path | None) -> dict[str, str]:
+def use_databases(data_dir: Path | None, *variables: str) -> dict[str, str]:
     """The settings that name the databases: those of the running system in `data_dir`, else our own in a deployment, else
     those of the system that `find_system` finds. This process takes them over.
+
+    Args:
+        variables: that the command needs; without any, the URLs of all databases.
 
     Raises:
         NoSystem: neither are there.
@@ -17,7 +20,7 @@ def use_databases(data_dir: Path | None) -> dict[str, str]:
     from infra.runtime.running import find_system
     from infra.servers import DATABASE_VARIABLES
 
-    wanted = (*DATABASE_VARIABLES, "BROKAGE_MONGO_URL")
+    wanted = variables or (*DATABASE_VARIABLES, "BROKAGE_MONGO_URL")
     # A pool says at every attempt that it cannot connect; the command says it once.
     logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
     # The option also takes BROKAGE_DATA_DIR, which a service's own environment has too: there it asks for nothing else.

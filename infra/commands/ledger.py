@@ -10,6 +10,8 @@ import typer
 
 from infra.commands.options import DataDir, Json
 
+VARIABLE = "BROKAGE_ASSETS_DATABASE_URL"
+
 
 def register(app: typer.Typer) -> None:
     ledger = typer.Typer(help="The double-entry ledger.", no_args_is_help=True)
@@ -28,10 +30,10 @@ def verify(as_json: Json = False, data_dir: DataDir = None) -> None:
     from shared.db import Database
     from shared.db.engine import DatabaseUnavailable
 
-    environment = use_databases(data_dir)
+    url = use_databases(data_dir, VARIABLE)[VARIABLE]
     # By name: the other services run with this one deleted.
     verification = importlib.import_module("asset_service.service.verification")
-    database = Database(environment["BROKAGE_ASSETS_DATABASE_URL"], name="ledger verify", pool_size=1)
+    database = Database(url, name="ledger verify", pool_size=1)
     try:
         found = verification.verify_ledger(database)
     except DatabaseUnavailable:

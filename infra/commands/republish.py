@@ -8,6 +8,8 @@ import typer
 
 from infra.commands.options import DataDir
 
+CUSTOMERS, ASSETS = "BROKAGE_CUSTOMERS_DATABASE_URL", "BROKAGE_ASSETS_DATABASE_URL"
+
 
 def register(app: typer.Typer) -> None:
     app.command()(republish)
@@ -21,13 +23,11 @@ def republish(data_dir: DataDir = None) -> None:
     from shared.db import Database
     from shared.db.engine import DatabaseUnavailable
 
-    environment = use_databases(data_dir)
+    environment = use_databases(data_dir, CUSTOMERS, ASSETS)
     customers = importlib.import_module("customer_service.service.customers")
     instruments = importlib.import_module("asset_service.service.instruments")
-    customer_database = Database(
-        environment["BROKAGE_CUSTOMERS_DATABASE_URL"], name="customer_service republish", pool_size=1
-    )
-    asset_database = Database(environment["BROKAGE_ASSETS_DATABASE_URL"], name="asset_service republish", pool_size=1)
+    customer_database = Database(environment[CUSTOMERS], name="customer_service republish", pool_size=1)
+    asset_database = Database(environment[ASSETS], name="asset_service republish", pool_size=1)
     try:
         # Instruments first: cash and shares are few, and orders need both.
         instrument_count = asset_database.run(instruments.republish)
