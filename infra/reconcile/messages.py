@@ -144,36 +144,42 @@ _LANE_HEADS = """
 
 
 def _parked(stores: Stores, examined: Examined) -> None:
-    """Parked batches, until all of their events that became dead letters have been put back."""
+    """Parked batches, until everything that became a dead letter has been put back."""
     for source in POSTGRES:
         with stores.snapshot(source) as connection:
-            for chunk in chunks(stream(connection, _PARKED), _LOOK_UPS):
-                for batch in chunk:
-                    letters = _letters(stores, batch["destination"], batch["event_ids"])
-                    if not letters:
-                        examined.found(f"batch {batch['key']}", "it is parked, but no dead letter says why")
-                    elif any(letter["resolved_at"] is None for letter in letters):
-                        examined.found(f"batch {batch['key']}", f"from {source} is parked at {batch['destination']}")
+            for batch in stream(connection, _PARKED):
+                letters = _letters(stores, batch["destination"], batch["event_ids"], batch["aggregate_ids"])
+                if not letters:
+                    examined.found(f"batch {batch['key']}", "it is parked, but no dead letter says why")
+                elif any(letter["resolved_at"] is None for letter in letters):
+                    examined.found(f"batch {batch['key']}", f"from {source} is parked at {batch['destination']}")
 
 
 _PARKED = """
-    SELECT o.id AS key, o.destination, ARRAY(SELECT message ->> 'event_id'
-                                               FROM jsonb_array_elements(o.payload) AS message) AS event_ids
-      FROM outbox_events AS o WHERE o.status = 'PARKED' ORDER BY o.id
+    SELECT o.id AS key, o.destination, array_agg(message ->> 'event_id') AS event_ids,
+           array_agg(DISTINCT message ->> 'aggregate_id') AS aggregate_ids
+      FROM outbox_events AS o CROSS JOIN LATERAL jsonb_array_elements(o.payload) AS message
+     WHERE o.status = 'PARKED' GROUP BY o.id ORDER BY o.id
 """
 
 
-def _letters(stores: Stores, reader: str, event_ids: Sequence[str]) -> list[Any]:
+def _letters(stores: Stores, reader: str, event_ids: Sequence[str], aggregate_ids: Sequence[str]) -> list[Any]:
+    """Dead letters of these events, or of others of their aggregates: a repeat of a batch is parked for those as well."""
     if reader in MONGO:
-        query = {"consumer": reader, "event_id": {"$in": list(event_ids)}}
+        about = [{"event_id": {"$in": list(event_ids)}}, {"aggregate_id": {"$in": list(aggregate_ids)}}]
         database = stores.documents(reader)
         with database.reachable():
-            return list(database["dead_letters"].find(query, {"resolved_at": 1}))
+            return list(database["dead_letters"].find({"consumer": reader, "$or": about}, {"resolved_at": 1}))
     with stores.snapshot(reader) as connection:
         return connection.execute(
-            "SELECT resolved_at FROM dead_letters WHERE consumer = %(reader)s AND event_id = ANY(%(ids)s::uuid[])",
-            {"reader": reader, "ids": list(event_ids)},
+            _LETTERS, {"reader": reader, "event_ids": list(event_ids), "aggregate_ids": list(aggregate_ids)}
         ).fetchall()
+
+
+_LETTERS = """
+    SELECT resolved_at FROM dead_letters
+     WHERE consumer = %(reader)s AND (event_id = ANY(%(event_ids)s::uuid[]) OR aggregate_id = ANY(%(aggregate_ids)s))
+"""
 
 
 def _dead_letters(stores: Stores, examined: Examined) -> None:

@@ -417,20 +417,46 @@ class TestDocuments:
         )
 
 
-def test_a_parked_event_that_was_put_back_is_no_finding(world: World) -> None:
-    batch = world.one("asset_service", f"SELECT {A_BATCH}")
-    event = world.one("asset_service", f"SELECT payload -> 0 ->> 'event_id' FROM outbox_events WHERE id = '{batch}'")
-    letter = (
-        "INSERT INTO dead_letters (id, consumer, event_id, event_type, aggregate_type, aggregate_id, status, reason, message,"
-        f" resolved_at) VALUES ('{ID}', 'processor', '{event}', 'E', 'order', 'x', 'REQUEUED', 'FAILED', '{{}}', brokage_now())"
-    )
-    parked = [f"UPDATE outbox_events SET status = 'PARKED' WHERE id = '{batch}'"]
-    acked = ["UPDATE outbox_events SET status = 'ACKED' WHERE status = 'PARKED'"]
-    with (
-        world.broken("asset_service", parked, acked),
-        world.broken("processor", [letter], [f"DELETE FROM dead_letters WHERE id = '{ID}'"]),
-    ):
-        assert named(world) == (set(), [])
+class TestParkedBatches:
+    """Each is a finding as long as anything of it, or of its aggregates, waits for a person."""
+
+    def letter(self, event_id: str, aggregate_id: str, *, resolved: bool) -> str:
+        status = ("REQUEUED", "brokage_now()") if resolved else ("PARKED", "NULL")
+        return (
+            "INSERT INTO dead_letters (id, consumer, event_id, event_type, aggregate_type, aggregate_id, reason, message,"
+            f" status, resolved_at) VALUES ('{ID}', 'processor', '{event_id}', 'AssetReserved', 'order', '{aggregate_id}',"
+            f" 'FAILED', '{{}}', '{status[0]}', {status[1]})"
+        )
+
+    def named_with(self, world: World, letter: str) -> tuple[set[int], list[str]]:
+        parked = [f"UPDATE outbox_events SET status = 'PARKED' WHERE id = {A_BATCH}"]
+        acked = ["UPDATE outbox_events SET status = 'ACKED' WHERE status = 'PARKED'"]
+        with (
+            world.broken("asset_service", parked, acked),
+            world.broken("processor", [letter], [f"DELETE FROM dead_letters WHERE id = '{ID}'"]),
+        ):
+            return named(world)
+
+    def an_event(self, world: World, field: str) -> str:
+        return str(
+            world.one("asset_service", f"SELECT payload -> 0 ->> '{field}' FROM outbox_events WHERE id = {A_BATCH}")
+        )
+
+    def test_one_whose_letters_were_put_back_is_none(self, world: World) -> None:
+        assert self.named_with(world, self.letter(self.an_event(world, "event_id"), "x", resolved=True)) == (set(), [])
+
+    def test_one_with_an_open_letter_is_named_beside_it(self, world: World) -> None:
+        event_id = self.an_event(world, "event_id")
+        broken, said = self.named_with(world, self.letter(event_id, "x", resolved=False))
+        assert broken == {8}
+        assert [line.split(":")[0] for line in said] == [
+            "batch " + str(world.one("asset_service", f"SELECT {A_BATCH}")),
+            f"dead letter {event_id}",
+        ]
+
+    def test_one_that_was_repeated_after_its_aggregate_was_blocked_has_its_reason(self, world: World) -> None:
+        letter = self.letter(OTHER_ID, self.an_event(world, "aggregate_id"), resolved=True)
+        assert self.named_with(world, letter) == (set(), [])
 
 
 def test_events_of_a_batch_that_was_taken_in_parts_are_known(world: World) -> None:
