@@ -104,7 +104,7 @@ async def run_matching(
     replay = await run_in_threadpool(_execute, resources, caller, call, work, None)
     rows = await _answer(resources, replay, wait, response)
     if not more:
-        more.append(bool(await run_in_threadpool(_crossed, resources)))
+        more.append(await run_in_threadpool(_crossed, resources, body.asset_name))
     return RunRead(trades=[trade_read(row, None) for row in rows], more=more[0])
 
 
@@ -156,9 +156,11 @@ def _trades(resources: ProcessorResources, ids: list[str]) -> list[Row]:
         return repository.find_trades(connection, ids)
 
 
-def _crossed(resources: ProcessorResources) -> list[str]:
+def _crossed(resources: ProcessorResources, asset_name: str | None) -> bool:
+    """Whether orders cross in the instrument, or in any; what a repeated run says of the book as it is now."""
     with resources.database.read() as connection:
-        return repository.crossed_instruments(connection)
+        crossed = repository.crossed_instruments(connection)
+    return asset_name in crossed if asset_name else bool(crossed)
 
 
 async def _owner_of(order_id: str, caller: CallerContext, resources: ProcessorResources) -> int:
