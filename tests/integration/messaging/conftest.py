@@ -18,7 +18,6 @@ from infra.runtime.data_directory import DataDirectory
 from infra.servers.postgres import PostgresServer
 from infra.servers.valkey import ValkeyServer
 from shared.db import migrations
-from shared.db.base import new_metadata
 
 TEMPLATE = "small_service"
 _numbers = itertools.count(1)
@@ -48,7 +47,7 @@ def postgres(directory: DataDirectory) -> Iterator[PostgresServer]:
         migrations.sqlalchemy_url(server.url_of("postgres", TEMPLATE)), poolclass=sa.pool.NullPool
     )
     with engine.begin() as tables, Operations.context(MigrationContext.configure(tables)):
-        migrations.create_common_tables(new_metadata())
+        migrations.create_common_tables_v1()
         tables.exec_driver_sql(
             "CREATE TABLE effects (position bigserial, consumer text, aggregate_id text, version int,"
             " applied_at timestamptz DEFAULT now())"
