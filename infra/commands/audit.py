@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 from typing import Any
 
 import typer
@@ -36,12 +35,11 @@ def verify(as_json: Json = False, data_dir: DataDir = None) -> None:
 
 
 def _verify(data_dir: Any) -> dict[str, Any]:
+    from infra.commands.environment import use_databases
     from infra.runtime.failures import RuntimeFailure
-    from infra.runtime.running import find_system
     from shared.db.engine import DatabaseUnavailable
 
-    if data_dir is not None or "BROKAGE_MONGO_URL" not in os.environ:
-        find_system(data_dir).apply_to_environ()
+    use_databases(data_dir, "BROKAGE_MONGO_URL")
     # By name: the other services run with this one deleted.
     tasks = importlib.import_module("auditor.tasks")
     try:
