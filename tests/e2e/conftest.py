@@ -14,4 +14,4 @@ def system() -> Iterator[System]:
         found.start()
         yield found
     finally:
-        found.stop()
+        found.close()

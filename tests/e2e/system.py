@@ -220,15 +220,20 @@ class System:
         self._customers = Database(self.urls["customers"], name="e2e", pool_size=1)
         ensure_tier(self._customers, tier_code=TIER, tier_name="Load", priority=9, rate_limit=1_000_000)
 
-    def stop(self) -> None:
-        """As Ctrl-C does; everything ends."""
+    def end(self) -> int:
+        """As Ctrl-C does; the exit code."""
+        assert self._up is not None
+        self._up.send_signal(signal.SIGINT)
+        return self._up.wait(STOP_SECONDS)
+
+    def close(self) -> None:
+        """End it if it still runs, and remove all it wrote."""
         if self._customers is not None:
             self._customers.close()
             self.client.close()
         try:
             if self._up is not None and self._up.poll() is None:
-                self._up.send_signal(signal.SIGINT)
-                self._up.wait(STOP_SECONDS)
+                self.end()
         finally:
             if self._up is not None and self._up.poll() is None:
                 self._up.kill()

@@ -1,9 +1,12 @@
 """After everything the other files did to the system (this one is last by its name): all of it adds up."""
 
 import json
+import time
 
+import psutil
 import psycopg
 
+from infra.runtime.running import find_system
 from tests.e2e.system import System
 
 
@@ -28,3 +31,11 @@ class TestEverythingAddsUp:
         for database in ("orders", "assets", "customers", "processor"):
             with psycopg.connect(system.urls[database]) as connection:
                 assert connection.execute("SELECT consumer, event_type, reason FROM dead_letters").fetchall() == []
+
+    def test_ctrl_c_ends_all_of_it(self, system: System) -> None:
+        """Here and not only in the fixture, so that it does not run beside the tests of the other directories."""
+        pids = [each["pid"] for each in find_system(system.data_dir).processes]
+        started = time.monotonic()
+        assert system.end() == 0
+        assert time.monotonic() - started < 20
+        assert not any(psutil.pid_exists(pid) for pid in pids)
