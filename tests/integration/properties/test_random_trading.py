@@ -306,7 +306,7 @@ class TestRandomTrading:
 
         # Not shrunk: an example is short enough to be read, and on real databases shrinking takes minutes.
         @settings(
-            max_examples=35,
+            max_examples=28,
             deadline=None,
             derandomize=True,
             database=None,
