@@ -72,8 +72,13 @@ def _write(unit: UnitOfWork, consumer: str, message: Message[Any]) -> None:
 
 
 def settings_of(valkey_url: str, *, lease_seconds: float) -> ServiceSettings:
+    # Both named: what the environment says of a queue is another broker, whose leftovers these tests would read.
     return ServiceSettings(
-        redis_url=valkey_url, relay_lease_seconds=lease_seconds, relay_sweep_seconds=0.1, relay_linger_seconds=0.0
+        redis_url=valkey_url,
+        broker_url=valkey_url,
+        relay_lease_seconds=lease_seconds,
+        relay_sweep_seconds=0.1,
+        relay_linger_seconds=0.0,
     )
 
 
