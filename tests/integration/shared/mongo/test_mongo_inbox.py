@@ -128,7 +128,11 @@ class TestPoison:
         assert inbox.receive(delivery)[0].outcome is Outcome.PARKED
         assert effects.stored() >= ids(good)
         [letter] = database[DEAD_LETTERS].find()
-        assert (letter["event_id"], letter["status"], letter["reason"]) == (bad.event_id, "PARKED", "ValueError: poison")
+        assert (letter["event_id"], letter["status"], letter["reason"]) == (
+            bad.event_id,
+            "PARKED",
+            "ValueError: poison",
+        )
         assert database[PROCESSED].find_one({"_id": bad.event_id})["attempts"] == 4  # type: ignore[index]
         inbox.receive(delivery)
         assert database[DEAD_LETTERS].count_documents({}) == 1
