@@ -4,6 +4,7 @@
 claim on a real database; the relay drives it.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -155,6 +156,7 @@ class Claim:
     destination: str
     lane: int
     batches: list[Batch]
+    events: int = 1
 
     @property
     def id(self) -> str:
@@ -224,12 +226,15 @@ class PostgresOutbox:
 
     def _mark_sent(self, connection: "Connection", ids: list[str]) -> Iterator[Claim]:
         claims: dict[tuple[str, int], list[Batch]] = {}
+        events: Counter[tuple[str, int]] = Counter()
         rows = connection.execute(_MARK_SENT, {"ids": ids, "lease": self._lease_seconds}).fetchall()
         for row in sorted(rows, key=lambda row: row["seq"]):
             batch = Batch(row["id"], row["retry_count"], msgspec.Raw(row["payload"].encode()))
-            claims.setdefault((row["destination"], row["lane"]), []).append(batch)
+            key = (row["destination"], row["lane"])
+            claims.setdefault(key, []).append(batch)
+            events[key] += row["event_count"]
         for (destination, lane), batches in claims.items():
-            yield Claim(destination, lane, batches)
+            yield Claim(destination, lane, batches, events[destination, lane])
 
     def release(self, claims: Sequence[Claim]) -> None:
         """The broker did not take these: that was no delivery, and their leases run out now, not in seconds. Best effort.
@@ -261,7 +266,7 @@ _MARK_SENT = """
        SET status = 'SENT', retry_count = retry_count + 1, published_at = coalesce(published_at, brokage_now()),
            lease_until = brokage_now() + make_interval(secs => %(lease)s)
      WHERE id = ANY(%(ids)s::uuid[]) AND acked_at IS NULL
-    RETURNING id, destination, lane, seq, retry_count, payload::text AS payload
+    RETURNING id, destination, lane, seq, retry_count, event_count, payload::text AS payload
 """
 _EXTEND = """
     UPDATE outbox_events SET lease_until = brokage_now() + make_interval(secs => %(lease)s)

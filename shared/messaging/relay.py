@@ -72,7 +72,7 @@ class Relay:
                     self._store.release(claims[number:])
                 break
             fault("relay.published")
-            published += len(claim.batches)
+            published += claim.events
         return published
 
     def _queue_depth(self, destination: str) -> int:
