@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -20,9 +21,11 @@ from shared.messaging.inbox import Inbox, InboxStore, Unavailable
 from shared.messaging.outbox import PostgresOutbox
 from shared.messaging.postgres_inbox import Handler, PostgresInboxStore
 from shared.messaging.relay import Relay
+from shared.messaging.right_of_way import RightOfWay
 from shared.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
+_PATIENCE_SECONDS_MAX = 1.0
 
 
 class Consumer(Protocol):
@@ -59,11 +62,11 @@ def postgres_consumer(name: str, url: str, settings: ServiceSettings, handler: H
 
 @dataclass(frozen=True, slots=True)
 class ServiceWorker:
-    """A service as a worker process runs it. `start` opens its consumer. The lowest `priority` gets a free thread first."""
+    """A service as a worker process runs it. `start` opens its consumer. A `background` one lets the others go first."""
 
     name: str
     start: Callable[[], Consumer]
-    priority: int = 0
+    background: bool = False
 
 
 class Loop(Protocol):
@@ -150,13 +153,15 @@ def run_workers(
     dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = 1.0
     dramatiq.worker.POST_PROCESS_MESSAGE_RETRY_DELAY_SECS = 1
     broker = Broker(settings.queue_url)
+    right_of_way = RightOfWay(min(_PATIENCE_SECONDS_MAX, settings.relay_lease_seconds / 4))
     consumers = []
     for worker in workers:
         consumer = worker.start()
         consumers.append(consumer)
-        broker.declare_consumer(worker.name, _receiver(broker, consumer), worker.priority)
+        turn = right_of_way.behind if worker.background else right_of_way.ahead
+        broker.declare_consumer(worker.name, _receiver(broker, consumer, turn), priority=int(worker.background))
     dramatiq_worker = dramatiq.Worker(
-        broker.dramatiq, worker_timeout=100, worker_threads=int(os.environ.get("BROKAGE_WORKER_THREADS", "8"))
+        broker.dramatiq, worker_timeout=100, worker_threads=int(os.environ.get("BROKAGE_WORKER_THREADS", "16"))
     )
     dramatiq_worker.start()
     on_ready()
@@ -167,7 +172,9 @@ def run_workers(
     broker.close()
 
 
-def _receiver(broker: Broker, consumer: Consumer) -> Callable[[bytes], None]:
+def _receiver(
+    broker: Broker, consumer: Consumer, turn: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> Callable[[bytes], None]:
     """The actor's body: decode, receive, acknowledge. It never raises: whatever is not acknowledged comes again by its lease, and
     dramatiq, which would move a failed message to its own dead letters, has nothing to decide."""
 
@@ -178,7 +185,8 @@ def _receiver(broker: Broker, consumer: Consumer) -> Callable[[bytes], None]:
             log.error("undecodable delivery dropped", error=repr(error))
             return
         try:
-            acknowledgements = consumer.receive(delivery)
+            with turn():
+                acknowledgements = consumer.receive(delivery)
             fault("inbox.before_acknowledge")
             broker.acknowledge(delivery.source, acknowledgements)
         except (Unavailable, redis.RedisError) as error:
