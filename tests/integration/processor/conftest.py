@@ -217,6 +217,9 @@ def _processor(servers: Any, fresh_database: Callable[[str], str]) -> Iterator[P
     url = fresh_database("processor")
     with ExitStack() as stack:
         with pytest.MonkeyPatch.context() as patch:
+            # Other packages' fixtures leave servers and keys of their own in the environment until the run ends.
+            for name, value in servers.env.items():
+                patch.setenv(name, value)
             patch.setenv("BROKAGE_PROCESSOR_DATABASE_URL", url)
             app = create()
             client = stack.enter_context(TestClient(app, raise_server_exceptions=False))

@@ -175,7 +175,8 @@ class TestLife:
 
     def test_orphans_of_a_killed_run_are_ended_by_the_next_start(self, system: LocalSystem) -> None:
         """As where the kernel does not end children with their parent: a process of the last run is still there."""
-        orphan = psutil.Popen(["sleep", "600"])
+        # As a terminal starts it: a shell starts what it puts into the background deaf to SIGINT.
+        orphan = psutil.Popen(["sleep", "600"], preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         recorded = {"worker": {"pid": orphan.pid, "identity": identity(orphan.pid)}}
         Path(system.data_dir / "processes.json").write_text(json.dumps(recorded))
         system.up()
