@@ -110,7 +110,8 @@ class Database:
                 "row_factory": dict_row,
                 "autocommit": True,
                 "application_name": f"brokage {name}",
-                "options": " ".join(f"-c {key}={value}" for key, value in limits.items()),
+                # UTC, whatever an external server's zone: times go out as they come in.
+                "options": " ".join(f"-c {key}={value}" for key, value in {**limits, "timezone": "UTC"}.items()),
                 "connect_timeout": 3,
                 "keepalives_idle": 5,
                 "keepalives_interval": 2,
