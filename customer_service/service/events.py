@@ -11,9 +11,8 @@ from shared.db import UnitOfWork
 
 _PERSONAL = frozenset({"email", "phone", "full_name"})
 _SAID = ("email", "phone", "full_name", "role", "tier", "active", "brokers", "beneficial_owner_id")
-PROJECTION_READERS = ("order_service", "asset_service", "processor", "notifier", "auditor")
-"""Who keeps a projection of customers. A state said again has no `before` and `after`: the auditor records nothing of it, and the
-notifier tells nobody."""
+PROJECTION_READERS = ("order_service", "asset_service", "processor", "notifier")
+"""Who keeps a projection of customers. The auditor keeps a trail instead, and must not read of a change twice."""
 
 
 def digest_of_personal(customer_id: int, value: str | None) -> str | None:
