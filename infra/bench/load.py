@@ -1,0 +1,196 @@
+"""The load generator: customers that place orders, an admin that sweeps, and the watch that sees when all is done."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from infra.bench.client import Connection, connect, request
+from infra.bench.population import INSTRUMENTS, Population
+from infra.bench.system import BenchSystem
+from infra.servers.postgres import DATABASES
+from shared.ids import new_id
+
+CONNECTIONS = 64
+SWEEP_PAUSE_SECONDS = 0.05
+POLL_SECONDS = 0.02
+DONE_SECONDS = 240.0
+
+
+class NotDone(Exception):
+    """What was accepted did not come to its end in time."""
+
+
+def order_requests(population: Population, count: int, *, wait: int | None = None) -> list[bytes]:
+    """Prepared requests: every two are a sale and a purchase that cross. A customer only buys or only sells, so that no order
+    is left over because nobody trades with himself."""
+    headers = {"Prefer": f"wait={wait}"} if wait is not None else None
+    return [
+        request(
+            "POST",
+            "/api/orders",
+            token=population.tokens[number % len(population.tokens)],
+            headers=headers,
+            body=json.dumps(
+                {
+                    "client_order_id": new_id(),
+                    "asset_name": INSTRUMENTS[number // 2 % len(INSTRUMENTS)],
+                    "order_side": "BUY" if number % 2 else "SELL",
+                    "order_type": "LIMIT",
+                    "size": "1",
+                    "price": "100",
+                    "time_in_force": "GTC",
+                }
+            ).encode(),
+        )
+        for number in range(count)
+    ]
+
+
+async def post_all(port: int, requests: Sequence[bytes]) -> float:
+    """Post all, `CONNECTIONS` at a time, each of which must be accepted; the seconds it took."""
+    waiting = list(reversed(requests))
+
+    async def work(connection: Connection) -> None:
+        while waiting:
+            (await connection.send(waiting.pop())).expect(201)
+
+    async with _connections(port, CONNECTIONS) as connections:
+        started = time.perf_counter()
+        await asyncio.gather(*(work(connection) for connection in connections))
+        return time.perf_counter() - started
+
+
+async def post_at(port: int, requests: Sequence[bytes], per_second: float) -> list[float]:
+    """Post at a steady rate whatever the answers do, counting from when each was due; the sorted seconds until ORDER_CONFIRMED.
+
+    Args:
+        requests: with a preference to wait.
+    """
+    idle: list[Connection] = []
+    seconds: list[float] = []
+
+    async def one(due: float, data: bytes) -> None:
+        connection = idle.pop() if idle else await connect(port)
+        answer = (await connection.send(data)).expect(201)
+        seconds.append(time.perf_counter() - due)
+        idle.append(connection)
+        if b'"ORDER_CONFIRMED"' not in answer.body:
+            raise NotDone(f"not confirmed in time: {answer.body[:300].decode()}")
+
+    tasks = []
+    started = time.perf_counter() + 0.05
+    for number, data in enumerate(requests):
+        due = started + number / per_second
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        tasks.append(asyncio.create_task(one(due, data)))
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for connection in idle:
+            connection.close()
+    return sorted(seconds)
+
+
+@contextlib.asynccontextmanager
+async def sweeping(population: Population) -> AsyncIterator[None]:
+    """An admin runs the matching again and again meanwhile. The answers are not parsed: they are no part of what is measured."""
+    stop = asyncio.Event()
+
+    async def sweep(connection: Connection) -> None:
+        while not stop.is_set():
+            headers = {"Idempotency-Key": new_id()}
+            run = request("POST", "/api/matching/run", token=population.admin, body=b"{}", headers=headers)
+            answer = (await connection.send(run)).expect(202)
+            if not answer.body.endswith(b'"more":true}'):
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), SWEEP_PAUSE_SECONDS)
+
+    async with _connections(population.port, 1) as connections:
+        task = asyncio.create_task(sweep(connections[0]))
+        try:
+            yield
+        finally:
+            stop.set()
+            await task
+
+
+@contextlib.asynccontextmanager
+async def _connections(port: int, count: int) -> AsyncIterator[list[Connection]]:
+    opened = [await connect(port) for _ in range(count)]
+    try:
+        yield opened
+    finally:
+        for connection in opened:
+            connection.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """How far the orders are, by what the databases say."""
+
+    matched: int
+    settled_trades: int
+
+
+class Watch:
+    """Looks into the databases. Every look is a statement in one long transaction per database, which is committed once: looking
+    adds nothing to the transactions that are counted."""
+
+    def __init__(self, system: BenchSystem) -> None:
+        self._connections = {}
+        for service, (database, _, _) in DATABASES.items():
+            connection = system.connect(database)
+            connection.autocommit = False
+            self._connections[service] = connection
+
+    def close(self) -> None:
+        for connection in self._connections.values():
+            connection.commit()
+            connection.close()
+
+    def open_orders(self) -> int:
+        return self._number("order_service", "SELECT count(*) FROM orders WHERE closed_at IS NULL")
+
+    def unacknowledged(self) -> int:
+        statement = "SELECT count(*) FROM outbox_events WHERE acked_at IS NULL"
+        return sum(self._number(service, statement) for service in self._connections)
+
+    def totals(self) -> Totals:
+        return Totals(
+            self._number("order_service", "SELECT count(*) FROM orders WHERE status = 'MATCHED'"),
+            self._number("processor", "SELECT count(*) FROM trades WHERE status = 'SETTLED'"),
+        )
+
+    def _number(self, service: str, statement: str) -> int:
+        row = self._connections[service].execute(statement).fetchone()
+        assert row
+        return int(row[0])
+
+    async def settled(self) -> None:
+        """Returns when no order is open."""
+        await self._until(self.open_orders, "orders are open")
+
+    async def told(self) -> None:
+        """Returns when every batch is acknowledged: each audit record and notification is stored."""
+        await self._until(self.unacknowledged, "outbox batches are unacknowledged")
+
+    async def _until(self, left: Callable[[], int], what: str) -> None:
+        deadline = time.monotonic() + DONE_SECONDS
+        while number := left():
+            if time.monotonic() > deadline:
+                raise NotDone(f"after {DONE_SECONDS:.0f} s {number} {what}")
+            await asyncio.sleep(POLL_SECONDS)
+
+
+@contextlib.contextmanager
+def watching(system: BenchSystem) -> Iterator[Watch]:
+    watch = Watch(system)
+    try:
+        yield watch
+    finally:
+        watch.close()

@@ -1,0 +1,78 @@
+"""The stages of a round, each on a system at rest and each leaving it so."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from infra.bench.load import NotDone, Totals, Watch, order_requests, post_all, sweeping
+from infra.bench.population import Population
+from infra.bench.processes import cpu_seconds
+from infra.bench.system import BenchSystem
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A system with its customers and somebody who looks."""
+
+    system: BenchSystem
+    population: Population
+    watch: Watch
+
+
+async def backlog(bench: Bench, orders: int) -> dict[str, Any]:
+    """Accept `orders` while relay and worker are held, then let them go and sweep until all are settled, and until all is told.
+
+    Rates are orders per second: `accepted`, `settled` and `told`, the last two from the moment of letting go.
+    """
+    requests = order_requests(bench.population, orders)
+    before = bench.watch.totals()
+    pids = bench.system.pids()
+    began = cpu_seconds(pids)
+    with bench.system.held("relay", "worker"):
+        accepting = await post_all(bench.population.port, requests)
+        accepted = cpu_seconds(pids)
+    started = time.perf_counter()
+    async with sweeping(bench.population):
+        await bench.watch.settled()
+        settling = time.perf_counter() - started
+    settled = cpu_seconds(pids)
+    await bench.watch.told()
+    telling = time.perf_counter() - started
+    told = cpu_seconds(pids)
+    _check(before, bench.watch.totals(), orders)
+    return {
+        "accepted": round(orders / accepting, 1),
+        "settled": round(orders / settling, 1),
+        "told": round(orders / telling, 1),
+        "cpu_ms_per_order": {
+            "accept": _per_order(began, accepted, orders),
+            "settle": _per_order(accepted, settled, orders),
+            "tell": _per_order(settled, told, orders),
+        },
+    }
+
+
+async def full_stack(bench: Bench, orders: int) -> dict[str, Any]:
+    """Post `orders` as fast as they are taken while everything runs; from the first post until all are settled."""
+    requests = order_requests(bench.population, orders)
+    before = bench.watch.totals()
+    started = time.perf_counter()
+    async with sweeping(bench.population):
+        await post_all(bench.population.port, requests)
+        await bench.watch.settled()
+        seconds = time.perf_counter() - started
+    await bench.watch.told()
+    _check(before, bench.watch.totals(), orders)
+    return {"full_stack": round(orders / seconds, 1)}
+
+
+def _per_order(before: dict[str, float], after: dict[str, float], orders: int) -> dict[str, float]:
+    return {role: round(1000 * (after[role] - before[role]) / orders, 3) for role in before}
+
+
+def _check(before: Totals, after: Totals, orders: int) -> None:
+    matched, trades = after.matched - before.matched, after.settled_trades - before.settled_trades
+    if (matched, trades) != (orders, orders // 2):
+        raise NotDone(f"of {orders} orders {matched} are MATCHED, in {trades} settled trades")
