@@ -182,15 +182,15 @@ WHERE order_id = %(order_id)s AND seq > %(after_seq)s ORDER BY seq LIMIT %(limit
 
 _FIND_CLIENT_IDS = """
 SELECT c.customer_id, c.placed_by, c.client_order_id, c.order_id, c.request_digest
-FROM jsonb_to_recordset(%(rows)s::jsonb) AS r (customer_id bigint, placed_by bigint, client_order_id text)
+FROM json_to_recordset(%(rows)s::json) AS r (customer_id bigint, placed_by bigint, client_order_id text)
 JOIN client_order_ids c USING (customer_id, placed_by, client_order_id)
 """
 
 _FIND_KEYS = """
 SELECT k.principal, k.method, k.route, k.key, k.request_digest, k.status_code, k.resource_id
-FROM jsonb_to_recordset(%(rows)s::jsonb) AS r (principal text, method text, route text, key text)
+FROM json_to_recordset(%(rows)s::json) AS r (principal text, method text, route text, key text)
 JOIN idempotency_records k USING (principal, method, route, key)
-WHERE k.created_at >= brokage_now() - make_interval(hours => %(kept_hours)s)
+WHERE k.created_at >= (SELECT brokage_now()) - make_interval(hours => %(kept_hours)s)
 """
 
 _INSERT_ORDERS = """
@@ -200,34 +200,35 @@ WITH placed AS (
                         size, price, tier, fee_rate, fee_minimum, status, expires_at, created_at, updated_at)
     SELECT id, organization_id, client_order_id, customer_id, beneficial_owner_id, placed_by,
            placed_by_role, asset_name, quote_asset, quote_scale, order_side, order_type, time_in_force,
-           size, price, tier, fee_rate, fee_minimum, status, expires_at, brokage_now(), brokage_now()
-    FROM jsonb_to_recordset(%(orders)s::jsonb) AS r (
+           size, price, tier, fee_rate, fee_minimum, status, expires_at, (SELECT brokage_now()), (SELECT brokage_now())
+    FROM json_to_recordset(%(orders)s::json) AS r (
         id uuid, organization_id uuid, client_order_id text, customer_id bigint, beneficial_owner_id bigint,
         placed_by bigint, placed_by_role text, asset_name text, quote_asset text, quote_scale int, order_side text,
         order_type text, time_in_force text, size numeric, price numeric, tier text, fee_rate numeric,
         fee_minimum numeric, status text, expires_at timestamptz)
 ), history AS (
-    INSERT INTO order_history (order_id, seq, status, event_id, actor_id, actor_role)
-    SELECT r.id, row.seq, row.status, row.event_id, r.placed_by, r.placed_by_role
-    FROM jsonb_to_recordset(%(orders)s::jsonb) AS r (
+    INSERT INTO order_history (order_id, seq, status, event_id, actor_id, actor_role, created_at)
+    SELECT r.id, row.seq, row.status, row.event_id, r.placed_by, r.placed_by_role, (SELECT brokage_now())
+    FROM json_to_recordset(%(orders)s::json) AS r (
              id uuid, placed_by bigint, placed_by_role text, status text, event_id uuid),
          LATERAL (VALUES (1, 'CREATED', r.event_id), (2, r.status, NULL)) AS row (seq, status, event_id)
 ), ids AS (
-    INSERT INTO client_order_ids (customer_id, placed_by, client_order_id, order_id, request_digest)
-    SELECT * FROM jsonb_to_recordset(%(client_ids)s::jsonb) AS r (
+    INSERT INTO client_order_ids (customer_id, placed_by, client_order_id, order_id, request_digest, created_at)
+    SELECT r.*, (SELECT brokage_now()) FROM json_to_recordset(%(client_ids)s::json) AS r (
         customer_id bigint, placed_by bigint, client_order_id text, order_id uuid, request_digest text)
     ON CONFLICT DO NOTHING RETURNING 1
 ), keys AS (
-    INSERT INTO idempotency_records AS k (principal, method, route, key, request_digest, status_code, resource_id)
-    SELECT * FROM jsonb_to_recordset(%(keys)s::jsonb) AS r (
+    INSERT INTO idempotency_records AS k
+        (principal, method, route, key, request_digest, status_code, resource_id, created_at)
+    SELECT r.*, (SELECT brokage_now()) FROM json_to_recordset(%(keys)s::json) AS r (
         principal text, method text, route text, key text, request_digest text, status_code int, resource_id text)
     ON CONFLICT (principal, method, route, key) DO UPDATE
     SET request_digest = excluded.request_digest, status_code = excluded.status_code,
-        resource_id = excluded.resource_id, created_at = brokage_now()
-    WHERE k.created_at < brokage_now() - make_interval(hours => %(kept_hours)s)
+        resource_id = excluded.resource_id, created_at = (SELECT brokage_now())
+    WHERE k.created_at < (SELECT brokage_now()) - make_interval(hours => %(kept_hours)s)
     RETURNING 1
 )
-SELECT (SELECT count(*) FROM ids) AS client_ids, (SELECT count(*) FROM keys) AS keys, brokage_now() AS at
+SELECT (SELECT count(*) FROM ids) AS client_ids, (SELECT count(*) FROM keys) AS keys, (SELECT brokage_now()) AS at
 """
 
 _UPDATE_ORDERS = """
@@ -235,26 +236,26 @@ WITH changed AS (
     UPDATE orders AS o
     SET status = r.status, filled_size = r.filled_size, filled_notional = r.filled_notional,
         fee_amount = r.fee_amount, rejection_reason = r.rejection_reason, final_status = r.final_status,
-        version = r.version, updated_at = brokage_now(),
-        closed_at = CASE WHEN r.final_status IS NOT NULL THEN brokage_now() END
-    FROM jsonb_to_recordset(%(orders)s::jsonb) AS r (
+        version = r.version, updated_at = (SELECT brokage_now()),
+        closed_at = CASE WHEN r.final_status IS NOT NULL THEN (SELECT brokage_now()) END
+    FROM json_to_recordset(%(orders)s::json) AS r (
         id uuid, read_version int, version int, status text, final_status text, rejection_reason text,
         filled_size numeric, filled_notional numeric, fee_amount numeric)
     WHERE o.id = r.id AND o.version = r.read_version
     RETURNING 1
 ), history AS (
-    INSERT INTO order_history (order_id, seq, status, event_id, actor_id, actor_role, detail)
-    SELECT * FROM jsonb_to_recordset(%(history)s::jsonb) AS r (
+    INSERT INTO order_history (order_id, seq, status, event_id, actor_id, actor_role, detail, created_at)
+    SELECT r.*, (SELECT brokage_now()) FROM json_to_recordset(%(history)s::json) AS r (
         order_id uuid, seq int, status text, event_id uuid, actor_id bigint, actor_role text, detail jsonb)
     -- A conflict must be told by the count, not by a row of history that the winner has written already.
     WHERE (SELECT count(*) FROM changed) = %(expected)s
 )
-SELECT count(*) AS changed, brokage_now() AS at FROM changed
+SELECT count(*) AS changed, (SELECT brokage_now()) AS at FROM changed
 """
 
 _UPSERT_INSTRUMENTS = """
 INSERT INTO instruments AS i (asset_name, version, quote_asset, size_scale, price_scale, quote_scale, status)
-SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r (
+SELECT * FROM json_to_recordset(%(rows)s::json) AS r (
     asset_name text, version int, quote_asset text, size_scale int, price_scale int, quote_scale int, status text)
 ON CONFLICT (asset_name) DO UPDATE SET
     version = excluded.version, quote_asset = excluded.quote_asset, size_scale = excluded.size_scale,

@@ -47,8 +47,8 @@ def insert_sagas(connection: Connection, rows: Sequence[Row]) -> None:
         """INSERT INTO saga_instances
                (saga_id, saga_type, aggregate_id, current_state, payload, awaiting_batch_id, deadline_at, created_at, updated_at)
            SELECT saga_id, saga_type, saga_id::text, current_state, payload, awaiting_batch_id, deadline_at,
-                  brokage_now(), brokage_now()
-             FROM jsonb_to_recordset(%(rows)s::jsonb)
+                  (SELECT brokage_now()), (SELECT brokage_now())
+             FROM json_to_recordset(%(rows)s::json)
                AS row (saga_id uuid, saga_type text, current_state text, payload jsonb, awaiting_batch_id uuid,
                        deadline_at timestamptz)""",
         {"rows": _json(rows)},
@@ -65,8 +65,8 @@ def update_sagas(connection: Connection, rows: Sequence[Row]) -> None:
         """UPDATE saga_instances AS s
               SET current_state = row.current_state, version = s.version + row.steps, step = s.step + row.steps,
                   retry_count = 0, resume_state = row.resume_state, reason = row.reason, awaiting = row.awaiting,
-                  awaiting_batch_id = row.awaiting_batch_id, deadline_at = row.deadline_at, updated_at = brokage_now()
-             FROM jsonb_to_recordset(%(rows)s::jsonb)
+                  awaiting_batch_id = row.awaiting_batch_id, deadline_at = row.deadline_at, updated_at = (SELECT brokage_now())
+             FROM json_to_recordset(%(rows)s::json)
                AS row (saga_id uuid, version int, steps int, current_state text, resume_state text, reason text,
                        awaiting boolean, awaiting_batch_id uuid, deadline_at timestamptz)
             WHERE s.saga_id = row.saga_id AND s.version = row.version""",
@@ -82,8 +82,8 @@ def overdue_sagas(connection: Connection, *, answer_seconds: float, limit: int) 
         """SELECT s.saga_id, s.saga_type, s.current_state, s.version, s.step, s.retry_count, s.payload::text AS payload, s.reason
              FROM saga_instances AS s
              LEFT JOIN outbox_events AS o ON o.id = s.awaiting_batch_id
-            WHERE s.awaiting AND s.deadline_at < brokage_now()
-              AND (o.id IS NULL OR o.acked_at < brokage_now() - make_interval(secs => %(answer_seconds)s))
+            WHERE s.awaiting AND s.deadline_at < (SELECT brokage_now())
+              AND (o.id IS NULL OR o.acked_at < (SELECT brokage_now()) - make_interval(secs => %(answer_seconds)s))
             ORDER BY s.created_at LIMIT %(limit)s FOR UPDATE OF s SKIP LOCKED""",
         {"answer_seconds": answer_seconds, "limit": limit},
     ).fetchall()
@@ -94,8 +94,8 @@ def resend_sagas(connection: Connection, rows: Sequence[Row]) -> None:
     connection.execute(
         """UPDATE saga_instances AS s
               SET retry_count = s.retry_count + 1, version = s.version + 1, awaiting_batch_id = row.awaiting_batch_id,
-                  deadline_at = row.deadline_at, updated_at = brokage_now()
-             FROM jsonb_to_recordset(%(rows)s::jsonb) AS row (saga_id uuid, awaiting_batch_id uuid, deadline_at timestamptz)
+                  deadline_at = row.deadline_at, updated_at = (SELECT brokage_now())
+             FROM json_to_recordset(%(rows)s::json) AS row (saga_id uuid, awaiting_batch_id uuid, deadline_at timestamptz)
             WHERE s.saga_id = row.saga_id""",
         {"rows": _json(rows)},
     )
@@ -131,7 +131,7 @@ def join_queue(connection: Connection, order_ids: Sequence[str]) -> None:
                 order_side, price, size, remaining_size, joined_seq, expires_at, created_at)
            SELECT s.saga_id, s.saga_id, (s.payload ->> 'organization_id')::uuid, (s.payload ->> 'customer_id')::bigint,
                   t.beneficial_owner_id, t.tier, t.tier_priority, t.asset_name, t.quote_asset, t.order_side, t.price, t.size,
-                  t.size, nextval('matching_queue_seq'), t.expires_at, brokage_now()
+                  t.size, nextval('matching_queue_seq'), t.expires_at, (SELECT brokage_now())
              FROM unnest(%(ids)s::uuid[]) WITH ORDINALITY AS joining (id, position)
              JOIN saga_instances AS s ON s.saga_id = joining.id,
                   jsonb_to_record(s.payload -> 'payload')
@@ -158,7 +158,7 @@ def update_queue(connection: Connection, rows: Sequence[Row]) -> None:
               SET remaining_size = row.remaining_size, in_settlement_size = row.in_settlement_size,
                   filled_size = row.filled_size, filled_notional = row.filled_notional, fee_amount = row.fee_amount,
                   bust_count = row.bust_count, on_book = row.on_book, version = q.version + 1
-             FROM jsonb_to_recordset(%(rows)s::jsonb)
+             FROM json_to_recordset(%(rows)s::json)
                AS row (id uuid, version int, remaining_size numeric, in_settlement_size numeric, filled_size numeric,
                        filled_notional numeric, fee_amount numeric, bust_count int, on_book boolean)
             WHERE q.id = row.id AND q.version = row.version""",
@@ -240,8 +240,8 @@ def insert_trades(connection: Connection, rows: Sequence[Row]) -> None:
         """INSERT INTO trades (id, organization_id, asset_name, quote_asset, buy_order_id, sell_order_id, buyer_id, seller_id,
                                size, price, created_at)
            SELECT id, organization_id, asset_name, quote_asset, buy_order_id, sell_order_id, buyer_id, seller_id, size, price,
-                  brokage_now()
-             FROM jsonb_to_recordset(%(rows)s::jsonb)
+                  (SELECT brokage_now())
+             FROM json_to_recordset(%(rows)s::json)
                AS row (id uuid, organization_id uuid, asset_name text, quote_asset text, buy_order_id uuid, sell_order_id uuid,
                        buyer_id bigint, seller_id bigint, size numeric, price numeric)""",
         {"rows": _json(rows)},
@@ -253,8 +253,8 @@ def finish_trades(connection: Connection, rows: Sequence[Row]) -> None:
     connection.execute(
         """UPDATE trades AS t
               SET status = row.status, buyer_fee = row.buyer_fee, seller_fee = row.seller_fee, bust_reason = row.bust_reason,
-                  settled_at = CASE row.status WHEN 'SETTLED' THEN brokage_now() END
-             FROM jsonb_to_recordset(%(rows)s::jsonb)
+                  settled_at = CASE row.status WHEN 'SETTLED' THEN (SELECT brokage_now()) END
+             FROM json_to_recordset(%(rows)s::json)
                AS row (id uuid, status text, buyer_fee numeric, seller_fee numeric, bust_reason text)
             WHERE t.id = row.id""",
         {"rows": _json(rows)},
@@ -311,7 +311,7 @@ def apply_instruments(connection: Connection, messages: Sequence[Message[Instrum
     if rows:
         connection.execute(
             """INSERT INTO instruments AS i (asset_name, version, size_scale, price_scale)
-               SELECT asset_name, version, size_scale, price_scale FROM jsonb_to_recordset(%(rows)s::jsonb)
+               SELECT asset_name, version, size_scale, price_scale FROM json_to_recordset(%(rows)s::json)
                    AS row (asset_name text, version int, size_scale int, price_scale int)
                ON CONFLICT (asset_name) DO UPDATE SET version = excluded.version, size_scale = excluded.size_scale,
                    price_scale = excluded.price_scale

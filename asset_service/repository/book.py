@@ -95,15 +95,16 @@ def _insert_assets(connection: Connection, assets: Sequence[Asset]) -> None:
     found = connection.execute(
         """
         WITH v AS (
-            SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS v (customer_id bigint, asset_name text, size numeric,
+            SELECT * FROM json_to_recordset(%(rows)s::json) AS v (customer_id bigint, asset_name text, size numeric,
                 usable_size numeric, low_balance boolean, organization_id uuid, account_id text)
         ), accounts AS (
             INSERT INTO ledger_accounts (account_id, account_class, owner, asset_name, organization_id, created_at)
-            SELECT account_id, 'CUSTOMER', customer_id::text, asset_name, organization_id, brokage_now() FROM v
+            SELECT account_id, 'CUSTOMER', customer_id::text, asset_name, organization_id, (SELECT brokage_now()) FROM v
             ON CONFLICT (account_id) DO NOTHING
         )
         INSERT INTO assets (customer_id, asset_name, size, usable_size, low_balance, organization_id, created_at, updated_at)
-        SELECT customer_id, asset_name, size, usable_size, low_balance, organization_id, brokage_now(), brokage_now()
+        SELECT customer_id, asset_name, size, usable_size, low_balance, organization_id,
+               (SELECT brokage_now()), (SELECT brokage_now())
         FROM v ORDER BY customer_id, asset_name
         ON CONFLICT (customer_id, asset_name) DO NOTHING
         RETURNING id, customer_id, asset_name
@@ -134,8 +135,8 @@ def _update_assets(connection: Connection, assets: Sequence[Asset]) -> None:
         """
         UPDATE assets a
         SET size = v.size, usable_size = v.usable_size, low_balance = v.low_balance,
-            version = a.version + 1, updated_at = brokage_now()
-        FROM jsonb_to_recordset(%(rows)s::jsonb)
+            version = a.version + 1, updated_at = (SELECT brokage_now())
+        FROM json_to_recordset(%(rows)s::json)
              AS v (id bigint, version int, size numeric, usable_size numeric, low_balance boolean)
         WHERE a.id = v.id AND a.version = v.version
         """,
@@ -156,8 +157,8 @@ def _insert_reservations(connection: Connection, book: Book, reservations: Seque
         SELECT id, asset_id, customer_id, asset_name, order_id, 'ORDER', order_id, 'ORDER',
             amount, consumed, released, status, refusal, release_reason, release_amount, order_side, traded_asset,
             quote_asset, quote_scale, limit_price, open_size, filled_notional, fee_rate, fee_minimum, fee_charged,
-            organization_id, brokage_now(), brokage_now()
-        FROM jsonb_to_recordset(%(rows)s::jsonb) AS v (id uuid, asset_id bigint, customer_id bigint, asset_name text,
+            organization_id, (SELECT brokage_now()), (SELECT brokage_now())
+        FROM json_to_recordset(%(rows)s::json) AS v (id uuid, asset_id bigint, customer_id bigint, asset_name text,
             order_id uuid, amount numeric, consumed numeric, released numeric, status text, refusal text,
             release_reason text, release_amount numeric, order_side text, traded_asset text, quote_asset text,
             quote_scale int, limit_price numeric, open_size numeric, filled_notional numeric, fee_rate numeric,
@@ -188,8 +189,8 @@ def _update_reservations(connection: Connection, reservations: Sequence[Reservat
         UPDATE asset_reservations r
         SET consumed = v.consumed, released = v.released, status = v.status, release_reason = v.release_reason,
             release_amount = v.release_amount, open_size = v.open_size, filled_notional = v.filled_notional,
-            fee_charged = v.fee_charged, version = r.version + 1, updated_at = brokage_now()
-        FROM jsonb_to_recordset(%(rows)s::jsonb) AS v (id uuid, version int, consumed numeric, released numeric,
+            fee_charged = v.fee_charged, version = r.version + 1, updated_at = (SELECT brokage_now())
+        FROM json_to_recordset(%(rows)s::json) AS v (id uuid, version int, consumed numeric, released numeric,
             status text, release_reason text, release_amount numeric, open_size numeric, filled_notional numeric,
             fee_charged numeric)
         WHERE r.id = v.id AND r.version = v.version

@@ -57,20 +57,20 @@ def insert_postings(connection: Connection, postings: Sequence[Posting], settlem
 _INSERT_POSTINGS = """
 WITH t AS (
     INSERT INTO ledger_transactions (tx_ref, kind, source_type, source_id, digest, created_at)
-    SELECT tx_ref, kind, source_type, source_id, digest, brokage_now()
-    FROM jsonb_to_recordset(%(transactions)s::jsonb)
+    SELECT tx_ref, kind, source_type, source_id, digest, (SELECT brokage_now())
+    FROM json_to_recordset(%(transactions)s::json)
          AS v (tx_ref text, kind text, source_type text, source_id text, digest text)
     ON CONFLICT (tx_ref) DO NOTHING
     RETURNING 1
 ), e AS (
     INSERT INTO ledger_entries (id, tx_ref, account_id, asset_name, amount, created_at)
-    SELECT id, tx_ref, account_id, asset_name, amount, brokage_now()
-    FROM jsonb_to_recordset(%(entries)s::jsonb)
+    SELECT id, tx_ref, account_id, asset_name, amount, (SELECT brokage_now())
+    FROM json_to_recordset(%(entries)s::json)
          AS v (id uuid, tx_ref text, account_id text, asset_name text, amount numeric)
 ), s AS (
     INSERT INTO settlements (trade_id, refusal, notional, buyer_fee, seller_fee, created_at)
-    SELECT trade_id, refusal, notional, buyer_fee, seller_fee, brokage_now()
-    FROM jsonb_to_recordset(%(settlements)s::jsonb)
+    SELECT trade_id, refusal, notional, buyer_fee, seller_fee, (SELECT brokage_now())
+    FROM json_to_recordset(%(settlements)s::json)
          AS v (trade_id uuid, refusal text, notional numeric, buyer_fee numeric, seller_fee numeric)
     ON CONFLICT (trade_id) DO NOTHING
     RETURNING 1
@@ -85,8 +85,8 @@ def insert_system_accounts(connection: Connection, asset_name: str) -> None:
     connection.execute(
         """
         INSERT INTO ledger_accounts (account_id, account_class, asset_name, created_at)
-        SELECT account_id, account_class, %(asset_name)s, brokage_now()
-        FROM jsonb_to_recordset(%(rows)s::jsonb) AS v (account_id text, account_class text)
+        SELECT account_id, account_class, %(asset_name)s, (SELECT brokage_now())
+        FROM json_to_recordset(%(rows)s::json) AS v (account_id text, account_class text)
         ON CONFLICT (account_id) DO NOTHING
         """,
         {"rows": as_json(rows), "asset_name": asset_name},

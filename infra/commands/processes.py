@@ -26,6 +26,7 @@ def serve(
     fd: Annotated[int | None, typer.Option(hidden=True, help="A listening socket to take over instead.")] = None,
 ) -> None:
     """Serve the API of services."""
+    from infra.runtime import collector
     from infra.runtime.gate import pass_gate
     from infra.runtime.listening import listen, take_over
     from infra.runtime.serving import run_server
@@ -38,8 +39,10 @@ def serve(
     apis = [load(name, "app").api for name in names]
     from shared.app import create_app
 
+    application = create_app(apis)
+    collector.tune()
     if pass_gate(stop):
-        run_server(create_app(apis), sock, stop)
+        run_server(application, sock, stop)
 
 
 def gateway(
@@ -61,6 +64,7 @@ def gateway(
 
 def worker(services: Services) -> None:
     """Receive messages for services."""
+    from infra.runtime import collector
     from infra.runtime.gate import pass_gate, tell_ready
     from infra.services import choose, load
 
@@ -71,12 +75,14 @@ def worker(services: Services) -> None:
     from shared.messaging.runtime import run_workers
     from shared.settings import ServiceSettings
 
+    collector.tune()
     if pass_gate(stop):
         run_workers(workers, stop, settings=ServiceSettings(), on_ready=tell_ready)
 
 
 def relay(services: Services) -> None:
     """Run the outbox relays, sweepers and timers of services."""
+    from infra.runtime import collector
     from infra.runtime.gate import pass_gate, tell_ready
     from infra.services import choose, load
 
@@ -87,6 +93,7 @@ def relay(services: Services) -> None:
     from shared.messaging.runtime import run_relays
     from shared.settings import ServiceSettings
 
+    collector.tune()
     if pass_gate(stop):
         run_relays(relays, stop, settings=ServiceSettings(), on_ready=tell_ready)
 

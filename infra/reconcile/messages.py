@@ -111,7 +111,7 @@ def _sent_by_nobody(stores: Stores, reader: str, ids: Sequence[str]) -> list[str
 
 _BATCHES = "SELECT id FROM outbox_events WHERE destination = %(reader)s AND id = ANY(%(ids)s::uuid[])"
 _EVENTS = """
-    SELECT message ->> 'event_id' AS id FROM outbox_events, jsonb_array_elements(payload) AS message
+    SELECT message ->> 'event_id' AS id FROM outbox_events, jsonb_array_elements(payload::jsonb) AS message
      WHERE destination = %(reader)s AND message ->> 'event_id' = ANY(%(ids)s)
 """
 
@@ -158,7 +158,7 @@ def _parked(stores: Stores, examined: Examined) -> None:
 _PARKED = """
     SELECT o.id AS key, o.destination, array_agg(message ->> 'event_id') AS event_ids,
            array_agg(DISTINCT message ->> 'aggregate_id') AS aggregate_ids
-      FROM outbox_events AS o CROSS JOIN LATERAL jsonb_array_elements(o.payload) AS message
+      FROM outbox_events AS o CROSS JOIN LATERAL jsonb_array_elements(o.payload::jsonb) AS message
      WHERE o.status = 'PARKED' GROUP BY o.id ORDER BY o.id
 """
 

@@ -122,7 +122,7 @@ def orders_under_way(stores: Stores) -> OnItsWay:
 _UNDER_WAY = """
     SELECT DISTINCT named.id
       FROM outbox_events AS o
-     CROSS JOIN LATERAL jsonb_array_elements(o.payload) AS message
+     CROSS JOIN LATERAL jsonb_array_elements(o.payload::jsonb) AS message
      CROSS JOIN LATERAL (VALUES (message ->> 'aggregate_id'), (message -> 'payload' ->> 'buy_order_id'),
                                 (message -> 'payload' ->> 'sell_order_id')) AS named (id)
      WHERE o.acked_at IS NULL AND o.destination IN ('order_service', 'asset_service', 'processor')

@@ -38,8 +38,23 @@ def create_common_tables_v1() -> None:
         create()
 
 
+def outbox_payload_as_json_v2() -> None:
+    """The payload of a batch is written and read whole: `json` keeps the text, `jsonb` would take it apart and put it together."""
+    op.alter_column(
+        "outbox_events",
+        "payload",
+        type_=postgresql.JSON(),
+        existing_type=postgresql.JSONB(),
+        existing_nullable=False,
+        postgresql_using="payload::json",
+    )
+
+
 def _clock_offset_v1() -> None:
-    """With `brokage_now()`: the only clock of business statements, `now()` moved by a row that only tests write."""
+    """With `brokage_now()`: the only clock of business statements, `now()` moved by a row that only tests write.
+
+    Statements over many rows say `(SELECT brokage_now())`: asked once, not once a row.
+    """
     op.create_table(
         "clock_offset",
         sa.Column("only_row", sa.Boolean(), server_default=sa.text("true"), nullable=False),

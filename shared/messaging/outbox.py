@@ -71,35 +71,36 @@ class Outbox:
                 "SELECT pg_advisory_xact_lock(%(kind)s, hashtext(lane)) FROM unnest(%(lanes)s::text[]) AS lane",
                 {"kind": _LANE_LOCK, "lanes": [f"{destination}/{lane}" for destination, lane in lanes]},
             )
-            connection.execute(_INSERT_BATCHES, {"rows": msgspec.json.encode(rows).decode()})
+            connection.execute(_insert_batches(len(rows)), [value for row in rows for value in row])
             connection.execute(f"NOTIFY {NOTIFY_CHANNEL}")
         self._batches.clear()
 
 
-_INSERT_BATCHES = """
-    INSERT INTO outbox_events
-        (id, destination, lane, seq, aggregate_type, aggregate_id, event_type, payload, event_count, created_at)
-    SELECT id, destination, lane, nextval('outbox_seq'), aggregate_type, aggregate_id, event_type, payload, event_count,
-           brokage_now()
-      FROM jsonb_to_recordset(%(rows)s::jsonb)
-        AS row (id uuid, destination text, lane int, aggregate_type text, aggregate_id text, event_type text,
-                payload jsonb, event_count int)
-"""
+@cache
+def _insert_batches(count: int) -> str:
+    # The payloads as parameters of their own: inside a document of all rows each would be parsed twice.
+    rows = ", ".join(["(%s, %s, %s, nextval('outbox_seq'), %s, %s, %s, %s, %s, (SELECT brokage_now()))"] * count)
+    return (
+        "INSERT INTO outbox_events"
+        " (id, destination, lane, seq, aggregate_type, aggregate_id, event_type, payload, event_count, created_at)"
+        f" VALUES {rows}"
+    )
 
 
-def _row(batch_id: str, destination: str, lane: int, messages: Sequence[Message[Any]]) -> dict[str, Any]:
+def _row(batch_id: str, destination: str, lane: int, messages: Sequence[Message[Any]]) -> tuple[Any, ...]:
     first = messages[0]
-    types = {message.type for message in messages}
-    return {
-        "id": batch_id,
-        "destination": destination,
-        "lane": lane,
-        "aggregate_type": first.aggregate_type,
-        "aggregate_id": first.aggregate_id,
-        "event_type": first.type if len(types) == 1 else "Batch",
-        "payload": msgspec.Raw(encode_messages(messages)),
-        "event_count": len(messages),
-    }
+    event_type = first.type if len({message.type for message in messages}) == 1 else "Batch"
+    payload = encode_messages(messages).decode()
+    return (
+        batch_id,
+        destination,
+        lane,
+        first.aggregate_type,
+        first.aggregate_id,
+        event_type,
+        payload,
+        len(messages),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +246,8 @@ class PostgresOutbox:
         self._database.run(lambda unit: unit.connection.execute(_RELEASE, {"ids": ids}) and None)
 
 
-# Lanes are found by skipping through the partial index, one look-up per lane, however many batches wait in it.
+# Lanes are found by skipping through the partial index, one look-up per lane, however many batches wait in it. Of a lane whose
+# lease runs only that is to be known: its oldest batch, which is always among those outstanding, says so.
 _CANDIDATES = """
     WITH RECURSIVE lanes AS (
         (SELECT destination, lane FROM outbox_events WHERE acked_at IS NULL ORDER BY destination, lane LIMIT 1)
@@ -255,32 +257,38 @@ _CANDIDATES = """
             SELECT destination, lane FROM outbox_events
              WHERE acked_at IS NULL AND (destination, lane) > (lanes.destination, lanes.lane)
              ORDER BY destination, lane LIMIT 1) AS next)
-    SELECT destination, lane, batch.*, brokage_now() AS now
+    SELECT destination, lane, batch.*, (SELECT brokage_now()) AS now
       FROM lanes, LATERAL (
         SELECT id, event_count, lease_until, published_at, retry_count FROM outbox_events AS o
          WHERE o.acked_at IS NULL AND o.destination = lanes.destination AND o.lane = lanes.lane
-         ORDER BY seq LIMIT %(batches_max)s) AS batch
+         ORDER BY seq LIMIT 1) AS oldest, LATERAL (
+        SELECT oldest.* WHERE oldest.lease_until > (SELECT brokage_now())
+        UNION ALL (
+        SELECT id, event_count, lease_until, published_at, retry_count FROM outbox_events AS o
+         WHERE o.acked_at IS NULL AND o.destination = lanes.destination AND o.lane = lanes.lane
+           AND (oldest.lease_until IS NULL OR oldest.lease_until <= (SELECT brokage_now()))
+         ORDER BY seq LIMIT %(batches_max)s)) AS batch
 """
 _MARK_SENT = """
     UPDATE outbox_events
-       SET status = 'SENT', retry_count = retry_count + 1, published_at = coalesce(published_at, brokage_now()),
-           lease_until = brokage_now() + make_interval(secs => %(lease)s)
+       SET status = 'SENT', retry_count = retry_count + 1, published_at = coalesce(published_at, (SELECT brokage_now())),
+           lease_until = (SELECT brokage_now()) + make_interval(secs => %(lease)s)
      WHERE id = ANY(%(ids)s::uuid[]) AND acked_at IS NULL
     RETURNING id, destination, lane, seq, retry_count, event_count, payload::text AS payload
 """
 _EXTEND = """
-    UPDATE outbox_events SET lease_until = brokage_now() + make_interval(secs => %(lease)s)
+    UPDATE outbox_events SET lease_until = (SELECT brokage_now()) + make_interval(secs => %(lease)s)
      WHERE id = ANY(%(ids)s::uuid[]) AND acked_at IS NULL
 """
 _RELEASE = """
     UPDATE outbox_events
        SET retry_count = greatest(retry_count - 1, 0),
            published_at = CASE WHEN retry_count > 1 THEN published_at END,
-           lease_until = CASE WHEN retry_count > 1 THEN brokage_now() END
+           lease_until = CASE WHEN retry_count > 1 THEN (SELECT brokage_now()) END
      WHERE id = ANY(%(ids)s::uuid[]) AND acked_at IS NULL
 """
 _ACKNOWLEDGE = """
     UPDATE outbox_events
-       SET status = CASE WHEN id = ANY(%(parked)s::uuid[]) THEN 'PARKED' ELSE 'ACKED' END, acked_at = brokage_now()
+       SET status = CASE WHEN id = ANY(%(parked)s::uuid[]) THEN 'PARKED' ELSE 'ACKED' END, acked_at = (SELECT brokage_now())
      WHERE id = ANY(%(acked)s::uuid[] || %(parked)s::uuid[]) AND acked_at IS NULL AND status = 'SENT'
 """

@@ -140,8 +140,8 @@ _BLOCKED = """
 _CLAIM = (
     """
     WITH claimed AS (
-        INSERT INTO processed_events (consumer, event_id, state)
-        SELECT %(consumer)s, id, 'DONE' FROM unnest(%(ids)s::uuid[]) AS id
+        INSERT INTO processed_events (consumer, event_id, state, processed_at)
+        SELECT %(consumer)s, id, 'DONE', (SELECT brokage_now()) FROM unnest(%(ids)s::uuid[]) AS id
         ON CONFLICT DO NOTHING RETURNING event_id)
     SELECT event_id, NULL AS aggregate_id FROM claimed
 """
@@ -161,7 +161,7 @@ _CLAIM_SINGLE = (
 _DEAD_LETTER = """
     INSERT INTO dead_letters (id, consumer, event_id, event_type, aggregate_type, aggregate_id, status, reason, message)
     SELECT id, %(consumer)s, event_id, event_type, aggregate_type, aggregate_id, %(status)s, %(reason)s, message
-      FROM jsonb_to_recordset(%(rows)s::jsonb)
+      FROM json_to_recordset(%(rows)s::json)
         AS row (id uuid, event_id uuid, event_type text, aggregate_type text, aggregate_id text, message jsonb)
     ON CONFLICT (consumer, event_id) DO NOTHING
 """

@@ -55,7 +55,7 @@ class Api:
         """What was said of these aggregates to `reader`, in order."""
         with psycopg.connect(self.database_url) as connection:
             rows = connection.execute(
-                "SELECT m FROM outbox_events, jsonb_array_elements(payload) WITH ORDINALITY AS e (m, n)"
+                "SELECT m FROM outbox_events, jsonb_array_elements(payload::jsonb) WITH ORDINALITY AS e (m, n)"
                 " WHERE destination = %s AND m->>'aggregate_id' = ANY(%s) ORDER BY seq, n",
                 [reader, list(aggregate_ids)],
             ).fetchall()

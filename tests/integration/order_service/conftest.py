@@ -137,7 +137,7 @@ class Api:
         with psycopg.connect(self.database_url) as connection:
             rows = connection.execute(
                 "SELECT payload FROM outbox_events WHERE destination = %s"
-                " AND payload @> jsonb_build_array(jsonb_build_object('aggregate_id', %s::text)) ORDER BY lane, seq",
+                " AND payload::jsonb @> jsonb_build_array(jsonb_build_object('aggregate_id', %s::text)) ORDER BY lane, seq",
                 [reader, order_id],
             ).fetchall()
         return [message for (payload,) in rows for message in payload if message["aggregate_id"] == order_id]

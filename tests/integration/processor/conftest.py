@@ -103,7 +103,7 @@ class Processor:
     def said(self, aggregate_id: str, receiver: str | None = None) -> list[str]:
         """The types of what was said of an aggregate to `receiver` (else: commands to any), in order."""
         rows = self.query(
-            "SELECT m->>'type' FROM outbox_events, jsonb_array_elements(payload) WITH ORDINALITY AS e (m, n)"
+            "SELECT m->>'type' FROM outbox_events, jsonb_array_elements(payload::jsonb) WITH ORDINALITY AS e (m, n)"
             " WHERE m->>'aggregate_id' = %s AND destination = ANY(%s) ORDER BY seq, n",
             aggregate_id,
             [receiver] if receiver else ["order_service", "asset_service"],

@@ -75,7 +75,7 @@ class TestOverdueAnswers:
         assert processor.sweep() == 1
         assert processor.said(trade) == ["SettleTrade", "SettleTrade"]
         payloads = processor.query(
-            "SELECT m->'payload' FROM outbox_events, jsonb_array_elements(payload) AS m"
+            "SELECT m->'payload' FROM outbox_events, jsonb_array_elements(payload::jsonb) AS m"
             " WHERE m->>'aggregate_id' = %s AND destination = 'asset_service'",
             trade,
         )
