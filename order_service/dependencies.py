@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, cast
+from zoneinfo import ZoneInfo
 
 from fastapi import Depends, Request
 
@@ -11,6 +12,7 @@ from order_service.group_commit import GroupCommit
 from order_service.instruments import InstrumentDirectory, load_instruments
 from order_service.repository import Row
 from order_service.running_keys import RunningKeys
+from order_service.service.lifetime import MarketDay
 from order_service.service.placing import NewOrder, Outcome, place_orders
 from order_service.settings import Settings
 from order_service.tasks import handle
@@ -31,6 +33,7 @@ class OrderResources:
         self.principals = postgres_directory(self.database)
         self.dead_letters = PostgresDeadLetters(self.database, consumer=NAME, handler=handle)
         self.instruments = InstrumentDirectory(partial(load_instruments, self.database))
+        self.market = MarketDay(settings.market_close, ZoneInfo(settings.market_timezone))
         self.running_keys = RunningKeys()
         self.waiters = OrderWaiters(self._find)
         self.placing = GroupCommit(

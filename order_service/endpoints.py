@@ -8,11 +8,12 @@ from fastapi.concurrency import run_in_threadpool
 
 from order_service import repository
 from order_service.dependencies import NAME, OrderResources, Resources
-from order_service.models import OrderStatus
+from order_service.models import OrderStatus, TimeInForce
 from order_service.repository import Row
 from order_service.schemas import OrderCreate, OrderHistoryRead, OrderId, OrderRead, order_read
 from order_service.service import acceptance
 from order_service.service.canceling import cancel_order as request_cancelation
+from order_service.service.lifetime import expires_at
 from order_service.service.placing import Claim, Outcome, find_first
 from order_service.waiting import is_final, is_judged
 from shared.auth.caller import Caller, CallerContext
@@ -50,8 +51,10 @@ async def place_order(
     claim = acceptance.claim_of(body, customer.customer_id, caller.customer_id, call)
     with resources.running_keys.held(call):
         try:
-            instrument = acceptance.refuse_impossible(body, await resources.instruments.find(body.asset_name))
-            order = acceptance.new_order(body, instrument, customer, caller, claim)
+            now = await _business_time(resources) if body.time_in_force is not TimeInForce.GTC else None
+            instrument = acceptance.refuse_impossible(body, await resources.instruments.find(body.asset_name), now)
+            end = expires_at(body.time_in_force, body.expires_at, now, resources.market) if now else None
+            order = acceptance.new_order(body, instrument, customer, caller, claim, end)
         except BrokageError as refusal:
             # What was accepted once is answered again, even if today it would be refused.
             outcome = await run_in_threadpool(_first_answer, resources, claim, refusal)
@@ -150,6 +153,11 @@ async def cancel_order(order_id: OrderIdPath, caller: Caller, resources: Resourc
     row, gone = await run_in_threadpool(_request_cancelation, resources, caller, order_id)
     row = await resources.waiters.wait(row, wait, is_final)
     return _order_response(row, 200 if gone else 202, preference_applied(wait))
+
+
+async def _business_time(resources: OrderResources) -> datetime:
+    # Now and then this asks the database, which the event loop must not wait for.
+    return await run_in_threadpool(resources.database.clock.now)
 
 
 def _request_cancelation(resources: OrderResources, caller: CallerContext, order_id: str) -> tuple[Row, bool]:

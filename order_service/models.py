@@ -39,7 +39,11 @@ class OrderType(StrEnum):
 
 
 class TimeInForce(StrEnum):
+    """How long an order stands: until it is canceled, until the market closes, until its `expires_at`."""
+
     GTC = "GTC"
+    DAY = "DAY"
+    GTD = "GTD"
 
 
 _FINAL_NAMES = ", ".join(f"'{status}'" for status in sorted(FINAL))
@@ -83,6 +87,7 @@ orders = sa.Table(
     sa.CheckConstraint(one_of("order_side", OrderSide), name="order_side"),
     sa.CheckConstraint(one_of("order_type", OrderType), name="order_type"),
     sa.CheckConstraint(one_of("time_in_force", TimeInForce), name="time_in_force"),
+    sa.CheckConstraint("(time_in_force = 'GTC') = (expires_at IS NULL)", name="expires_at"),
     sa.CheckConstraint("size > 0 AND price > 0 AND size * price < 1e18", name="terms"),
     sa.CheckConstraint("filled_size >= 0 AND filled_size <= size", name="filled_size"),
     sa.CheckConstraint("filled_notional >= 0 AND fee_amount >= 0", name="filled_notional"),

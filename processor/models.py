@@ -105,6 +105,11 @@ matching_queue = sa.Table(
         "joined_seq",
         postgresql_where=sa.text("on_book AND order_side = 'BUY'"),
     ),
+    sa.Index(
+        "idx_matching_queue_expires_at",
+        "expires_at",
+        postgresql_where=sa.text("on_book AND expires_at IS NOT NULL"),
+    ),
     postgresql_with={
         "fillfactor": "60",
         "autovacuum_vacuum_scale_factor": "0.02",

@@ -1,8 +1,9 @@
-"""The relay process's part of the processor: its outbox, and the sweep over overdue answers."""
+"""The relay process's part of the processor: its outbox, and the sweeps over overdue answers and expired orders."""
 
 from collections.abc import Sequence
 
 from processor.service.deadlines import resend_overdue
+from processor.service.expiry import expire_orders
 from processor.settings import Settings
 from shared.db import Database
 from shared.messaging.runtime import Loop, ServiceRelay, Timer, outbox_relay
@@ -16,6 +17,7 @@ def start() -> Sequence[Loop]:
     return [
         *outbox_relay(NAME, database, settings),
         Timer("saga deadlines", settings.saga_sweep_seconds, lambda: resend_overdue(database, settings)),
+        Timer("order expiry", settings.expiry_sweep_seconds, lambda: expire_orders(database, settings)),
     ]
 
 

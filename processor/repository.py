@@ -206,8 +206,12 @@ def load_crossing(connection: Connection, asset_name: str, *, policy: str, limit
     return list({row["id"]: row for row in rows}.values())
 
 
+# An order whose time is over is not traded, even if nobody has taken it off the book yet.
+_ALIVE = "(expires_at IS NULL OR expires_at > brokage_now())"
 _SIDE = {
-    side: sql.SQL("on_book AND order_side = {} AND asset_name = %(asset_name)s").format(sql.Literal(side))
+    side: sql.SQL(f"on_book AND order_side = {{}} AND asset_name = %(asset_name)s AND {_ALIVE}").format(
+        sql.Literal(side)
+    )
     for side in ("BUY", "SELL")
 }
 
@@ -215,11 +219,30 @@ _SIDE = {
 def crossed_instruments(connection: Connection) -> list[str]:
     """Instruments whose best bid meets their best ask."""
     rows = connection.execute(
-        """SELECT asset_name FROM matching_queue WHERE on_book GROUP BY asset_name
+        f"""SELECT asset_name FROM matching_queue WHERE on_book AND {_ALIVE} GROUP BY asset_name
            HAVING max(price) FILTER (WHERE order_side = 'BUY') >= min(price) FILTER (WHERE order_side = 'SELL')
            ORDER BY asset_name"""
     )
     return [row["asset_name"] for row in rows]
+
+
+def due_orders(connection: Connection, *, limit: int) -> list[Row]:
+    """`id` and `asset_name` of orders on the book whose time is over, the longest overdue first."""
+    return connection.execute(
+        """SELECT id, asset_name FROM matching_queue
+            WHERE on_book AND expires_at IS NOT NULL AND expires_at <= brokage_now()
+            ORDER BY expires_at LIMIT %(limit)s""",
+        {"limit": limit},
+    ).fetchall()
+
+
+def load_openings(connection: Connection, saga_ids: Sequence[str]) -> dict[str, str]:
+    """The messages that began these sagas, as JSON text, by id."""
+    rows = connection.execute(
+        "SELECT saga_id, payload::text AS payload FROM saga_instances WHERE saga_id = ANY(%s::uuid[])",
+        (list(saga_ids),),
+    )
+    return {row["saga_id"]: row["payload"] for row in rows}
 
 
 def list_queue(connection: Connection, *, asset_name: str | None, after: int | None, limit: int) -> list[Row]:

@@ -27,6 +27,7 @@ _ROWS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("REJECTING", (*_WAITING, *_CANCEL, "REJECTED"), ("RELEASED",)),
     ("RESTING", _OPEN, ("ACTIVE",)),
     ("CLOSING", _CANCEL, ("ACTIVE",)),
+    ("LAPSING", (*_OPEN, *_CANCEL), ("ACTIVE",)),
     ("RELEASING", _CANCEL, (NONE, "ACTIVE", "RELEASED", "EXPIRED")),
     ("RELEASING", _OPEN, ("ACTIVE", "EXPIRED")),  # its time was over
     ("CANCELING", (*_CANCEL, "CANCELED"), ("RELEASED",)),

@@ -1,10 +1,11 @@
 """What an order must be to be accepted: judged before anything is stored. Balances and halts are judged by the saga."""
 
 import hashlib
+from datetime import datetime
 
 from order_service.errors import CustomerInactive
 from order_service.instruments import Instrument
-from order_service.models import OrderStatus
+from order_service.models import OrderStatus, TimeInForce
 from order_service.schemas import OrderCreate
 from order_service.service.placing import Claim, NewOrder
 from shared import money
@@ -30,13 +31,16 @@ def _digest_of_terms(body: OrderCreate) -> str:
     return hashlib.sha256("\x1f".join(terms).encode()).hexdigest()
 
 
-def refuse_impossible(body: OrderCreate, instrument: Instrument | None) -> Instrument:
+def refuse_impossible(body: OrderCreate, instrument: Instrument | None, now: datetime | None = None) -> Instrument:
     """The instrument of an order that its rules allow.
+
+    Args:
+        now: needed for orders that end by themselves.
 
     Raises:
         ValidationFailed: what the body and the instrument make impossible, all of it.
     """
-    errors = _errors(body, instrument)
+    errors = _errors(body, instrument) + _errors_of_time(body, now)
     if errors or instrument is None:
         raise ValidationFailed("A value of the request is not valid.", errors=errors)
     return instrument
@@ -57,13 +61,25 @@ def _errors(body: OrderCreate, instrument: Instrument | None) -> list[FieldError
                 errors.append(FieldError(f"/{name}", f"This instrument's {name} has at most {scale} decimals."))
     if money.multiply(body.size, body.price) >= money.NOTIONAL_LIMIT:
         errors.append(FieldError("/size", "Size times price must be below 10^18."))
-    if body.expires_at is not None:
-        errors.append(FieldError("/expires_at", "Only GTD orders have this."))
     return errors
 
 
+def _errors_of_time(body: OrderCreate, now: datetime | None) -> list[FieldError]:
+    if body.time_in_force is not TimeInForce.GTD:
+        return [FieldError("/expires_at", "Only GTD orders have this.")] if body.expires_at is not None else []
+    if body.expires_at is None:
+        return [FieldError("/expires_at", "A GTD order needs this.")]
+    over = now is not None and body.expires_at <= now
+    return [FieldError("/expires_at", "This time is over.")] if over else []
+
+
 def new_order(
-    body: OrderCreate, instrument: Instrument, customer: Principal, caller: CallerContext, claim: Claim
+    body: OrderCreate,
+    instrument: Instrument,
+    customer: Principal,
+    caller: CallerContext,
+    claim: Claim,
+    expires_at: datetime | None = None,
 ) -> NewOrder:
     """The order that a request asks for, with the customer's terms of this moment.
 
@@ -93,7 +109,7 @@ def new_order(
         "fee_rate": customer.fee_rate,
         "fee_minimum": customer.fee_minimum,
         "status": OrderStatus.PENDING_RESERVATION.value,
-        "expires_at": None,
+        "expires_at": expires_at,
     }
     return NewOrder(
         row=row,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import StrEnum
 from typing import Any
 
 from processor import repository
@@ -23,6 +24,8 @@ from shared.faults import fault
 BUSTS_MAX = 2
 _DECIDES = (OrderCancelRequested, TradeSettled, TradeSettlementFailed)
 """Messages that change an order on the book."""
+_LEAVING: dict[StrEnum, str | None] = {OrderSagaState.CLOSING: None, OrderSagaState.LAPSING: commands.EXPIRED}
+"""Off the book with trades unsettled: why what the last of them leaves is released (None: a cancel)."""
 
 
 class UnknownSaga(Exception):
@@ -65,7 +68,19 @@ class SagaBatch:
         order_ids = {
             id for message in messages if isinstance(message.payload, TradeEvent) for id in _order_ids(message.payload)
         }
-        for row in repository.load_sagas(self.unit.connection, sorted(ids | order_ids)):
+        self._load_sagas(ids | order_ids)
+        if deciding:
+            self._load_entries(
+                order_ids | {m.aggregate_id for m in messages if isinstance(m.payload, OrderCancelRequested)}
+            )
+
+    def load_due(self, order_ids: Iterable[str]) -> None:
+        """Orders whose time is over, under their instruments' locks."""
+        self._load_sagas(order_ids)
+        self._load_entries(order_ids)
+
+    def _load_sagas(self, ids: Iterable[str]) -> None:
+        for row in repository.load_sagas(self.unit.connection, sorted(ids)):
             states = OrderSagaState if row["saga_type"] == SagaType.ORDER else TradeSagaState
             self.sagas[row["saga_id"]] = Saga(
                 row["saga_id"],
@@ -75,10 +90,10 @@ class SagaBatch:
                 resume_state=row["resume_state"],
                 reason=row["reason"],
             )
-        if deciding:
-            on_queue = order_ids | {m.aggregate_id for m in messages if isinstance(m.payload, OrderCancelRequested)}
-            for row in repository.load_queue(self.unit.connection, sorted(on_queue)):
-                self.entries[row["id"]] = QueueEntry.from_row(row)
+
+    def _load_entries(self, order_ids: Iterable[str]) -> None:
+        for row in repository.load_queue(self.unit.connection, sorted(order_ids)):
+            self.entries[row["id"]] = QueueEntry.from_row(row)
 
     # -- fold ------------------------------------------------------------------------------------------------------------
 
@@ -114,6 +129,21 @@ class SagaBatch:
             if entry is not None:
                 entry.take_off()
 
+    def expire(self, order_id: str, opening: Message[OrderCreated]) -> bool:
+        """Take an order whose time is over off the book; False when it has left by itself.
+
+        Args:
+            opening: what began its saga, with whom the end of its time is to be put down to as its actor.
+        """
+        entry = self.entries.get(order_id)
+        if entry is None or not entry.on_book:
+            return False
+        name = "TimeOverWhileSettling" if entry.in_settlement_size > 0 else "TimeOver"
+        if not self._advance(order_id, name, opening, reason=commands.EXPIRED):
+            return False
+        entry.take_off()
+        return True
+
     def _trade_answered(self, message: Message[Any]) -> None:
         """A trade settled or busted: its saga ends, and each side's order goes on. A repeated answer changes nothing."""
         trade = self._saga(message.aggregate_id)
@@ -145,21 +175,21 @@ class SagaBatch:
     def _fill_settled(self, entry: QueueEntry, message: Message[TradeSettled], is_buyer: bool) -> None:
         payload = message.payload
         entry.settle(payload.size, payload.notional, payload.buyer_fee if is_buyer else payload.seller_fee)
-        closing = self._saga(entry.id).state is OrderSagaState.CLOSING
+        state = self._saga(entry.id).state
         if entry.filled_size == entry.size:
-            name = "LastFillSettled"
-        elif closing and entry.in_settlement_size == 0:
-            name = "LastOpenFillSettled"
+            self._advance(entry.id, "LastFillSettled", message)
+        elif state in _LEAVING and entry.in_settlement_size == 0:
+            self._advance(entry.id, "LastOpenFillSettled", message, reason=_LEAVING[state])
         else:
-            name = "FillSettled"
-        self._advance(entry.id, name, message)
+            self._advance(entry.id, "FillSettled", message)
 
     def _fill_busted(self, entry: QueueEntry, message: Message[TradeSettlementFailed]) -> None:
         entry.bust(message.payload.size)
         state = self._saga(entry.id).state
-        if state is OrderSagaState.CLOSING and entry.in_settlement_size == 0:
-            # The release that follows is a cancel's; why this trade was busted stands on the trade.
-            self._advance(entry.id, "LastOpenFillBusted", message)
+        if state in _LEAVING and entry.in_settlement_size == 0:
+            # The release that follows is a cancel's, or of an order whose time was over; why this trade was busted stands on the
+            # trade.
+            self._advance(entry.id, "LastOpenFillBusted", message, reason=_LEAVING[state])
         else:
             name = "FillBustedAgain" if entry.bust_count >= BUSTS_MAX else "FillBusted"
             self._advance(entry.id, name, message, reason=f"trade {message.aggregate_id}: {message.payload.reason}")

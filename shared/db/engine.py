@@ -178,7 +178,7 @@ class Database:
                 return result
 
     def _clock_offset(self) -> timedelta:
-        with self._pool.connection() as connection:
+        with self.read() as connection:
             return _read_offset(connection)
 
 

@@ -1,5 +1,6 @@
 """An order from its acceptance to settled, notified and audited, over HTTP."""
 
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -90,6 +91,22 @@ class TestFromOrderToSettled:
         assert (answer.status_code, answer.json()["status"]) == (202, "CANCELED")
         assert answer.json()["filled_size"] == "3"
         assert buyer.balance("TRY") == (Decimal(940), Decimal(940))
+
+    def test_what_is_open_when_its_time_is_over_comes_back(self, system: System) -> None:
+        buyer = system.customer(TRY="1000")
+        end = datetime.now(UTC) + timedelta(seconds=4)
+        order = buyer.confirmed("BUY", "10", "20", time_in_force="GTD", expires_at=end.isoformat())
+        assert system.admin.match(order["id"], size="3").status_code == 202
+        expired = wait_until(lambda: (found := buyer.order(order["id"]))["status"] == "EXPIRED" and found)
+        assert datetime.fromisoformat(expired["updated_at"]) >= end
+        assert (expired["filled_size"], expired["final_status"]) == ("3", "EXPIRED")
+        assert buyer.balance("TRY") == (Decimal(940), Decimal(940))
+        (reservation,) = buyer.all("/api/reservations", order_id=order["id"])
+        assert (reservation["status"], reservation["remaining"]) == ("EXPIRED", "0")
+        answer = buyer.cancel(order["id"])
+        assert (answer.status_code, answer.json()["status"]) == (200, "EXPIRED")
+        told = wait_until(lambda: "ORDER_EXPIRED" in [each["type"] for each in buyer.notifications_of(order["id"])])
+        assert told
 
     def test_a_better_price_gives_the_surplus_back(self, system: System) -> None:
         buyer, seller = system.customer(TRY="1000"), system.customer(AAPL="10")

@@ -1,8 +1,10 @@
 """POST /api/orders: works, refused, repeated, concurrent."""
 
 from collections import Counter
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -84,6 +86,39 @@ class TestPlaceOrder:
         assert api.together(2, work)[0].status_code == 201
 
 
+class TestOrdersThatEnd:
+    def test_of_the_day_end_at_the_next_close(self, api: Api, customer: int) -> None:
+        answer = api.placed(customer, time_in_force="DAY")
+        accepted, end = (datetime.fromisoformat(answer[name]) for name in ("created_at", "expires_at"))
+        assert timedelta() < end - accepted <= timedelta(days=1)
+        assert end.astimezone(ZoneInfo("Europe/Istanbul")).time() == time(18)
+        assert answer["expires_at"].endswith("Z")
+        [said] = api.messages(answer["id"])
+        assert datetime.fromisoformat(said["payload"]["expires_at"]) == end
+
+    def test_with_a_date_end_then_to_the_second_whatever_its_offset(self, api: Api, customer: int) -> None:
+        answer = api.placed(customer, time_in_force="GTD", expires_at="2096-02-29T18:00:00.5+03:00")
+        assert answer["expires_at"] == "2096-02-29T15:00:00.500000Z"
+        assert api.order(answer["id"], customer) == answer
+
+    def test_a_repeat_is_the_first_order_even_when_its_time_is_over(
+        self, api: Api, customer: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        end = "2095-01-01T00:00:00Z"
+        first = api.placed(customer, time_in_force="GTD", expires_at=end, client_order_id="once")
+        monkeypatch.setattr(api.resources.database.clock, "now", lambda: datetime(2095, 1, 1, tzinfo=UTC))
+        assert errors_of(api.place(customer, time_in_force="GTD", expires_at=end)) == {"/expires_at"}
+        again = api.place(customer, time_in_force="GTD", expires_at=end, client_order_id="once")
+        assert (again.status_code, again.json()["id"]) == (200, first["id"])
+
+    def test_other_times_are_another_order(self, api: Api, customer: int) -> None:
+        terms = {"time_in_force": "GTD", "client_order_id": "timed"}
+        api.placed(customer, expires_at="2090-01-01T00:00:00Z", **terms)
+        same = api.place(customer, expires_at="2090-01-01T03:00:00+03:00", **terms)
+        other = api.place(customer, expires_at="2090-01-01T00:00:01Z", **terms)
+        assert (same.status_code, other.json()["code"]) == (200, "client-order-id-reused")
+
+
 class TestRefused:
     @pytest.mark.parametrize(
         ("terms", "pointer"),
@@ -95,8 +130,15 @@ class TestRefused:
             ({"size": "0"}, "/size"),
             ({"size": 1}, "/size"),
             ({"order_type": "MARKET"}, "/order_type"),
-            ({"time_in_force": "DAY"}, "/time_in_force"),
+            ({"time_in_force": "IOC"}, "/time_in_force"),
             ({"expires_at": "2030-01-01T00:00:00Z"}, "/expires_at"),
+            ({"time_in_force": "DAY", "expires_at": "2100-01-01T00:00:00Z"}, "/expires_at"),
+            ({"time_in_force": "GTD"}, "/expires_at"),
+            ({"time_in_force": "GTD", "expires_at": None}, "/expires_at"),
+            ({"time_in_force": "GTD", "expires_at": "2020-01-01T00:00:00Z"}, "/expires_at"),
+            ({"time_in_force": "GTD", "expires_at": "2100-02-29T00:00:00Z"}, "/expires_at"),
+            ({"time_in_force": "GTD", "expires_at": "2100-01-01T00:00:00"}, "/expires_at"),
+            ({"time_in_force": "GTD", "expires_at": 4102444800}, "/expires_at"),
             ({"order_side": "HOLD"}, "/order_side"),
         ],
     )

@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 from processor.app import create
 from processor.dependencies import ProcessorResources
 from processor.service.deadlines import resend_overdue
+from processor.service.expiry import expire_orders
 from processor.settings import Settings
 from processor.tasks import handler
 from shared.auth import keys, tokens
@@ -72,6 +73,11 @@ class Processor:
             }
         )
         return create_message(payload, customer_id=customer_id)
+
+    def ending(self, seconds: float = 3600, **values: Any) -> str:
+        """The id of an order on the book whose time is over in so many seconds."""
+        [(end,)] = self.query("SELECT brokage_now() + make_interval(secs => %s)", seconds)
+        return self.resting(expires_at=end, time_in_force="GTD", **values)
 
     def resting(self, side: str = "BUY", price: str = "10", size: str = "10", **values: Any) -> str:
         """The id of an order on the book."""
@@ -147,6 +153,9 @@ class Processor:
         self.query(
             "UPDATE outbox_events SET status = 'ACKED', acked_at = brokage_now() WHERE acked_at IS NULL RETURNING 1"
         )
+
+    def expire(self) -> int:
+        return expire_orders(self.database, self.settings)
 
     def sweep(self) -> int:
         return resend_overdue(self.database, self.settings)

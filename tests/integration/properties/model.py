@@ -43,6 +43,7 @@ class Order:
     terms: Terms
     status: str = "PENDING_RESERVATION"
     cancel_requested: bool = False
+    time_over: bool = False
     fills: list[Fill] = field(default_factory=list)
     pending: list[Fill] = field(default_factory=list)
 
@@ -75,7 +76,7 @@ class Order:
 
     @property
     def on_book(self) -> bool:
-        return self.is_open and self.free > 0
+        return self.is_open and self.free > 0 and not self.time_over
 
     @property
     def blocks(self) -> Decimal:
@@ -92,6 +93,8 @@ class Order:
             return "REJECTED"
         if self.filled == self.size:
             return "MATCHED"
+        if self.time_over:
+            return "EXPIRED"
         if self.cancel_requested:
             return "CANCELED"
         return "PARTIALLY_MATCHED" if self.filled else "ORDER_CONFIRMED"

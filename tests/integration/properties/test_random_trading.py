@@ -58,6 +58,13 @@ class Cancel:
 
 
 @dataclass(frozen=True)
+class Expire:
+    """Its time is over, and the sweep comes round."""
+
+    order: int
+
+
+@dataclass(frozen=True)
 class House:
     order: int
     improvement: int | None
@@ -92,13 +99,14 @@ class Withdraw:
     amount: Decimal
 
 
-Step = Place | Cancel | House | Cross | Run | Deposit | Withdraw
+Step = Place | Cancel | Expire | House | Cross | Run | Deposit | Withdraw
 buys = st.builds(Place, customers, shares, st.just("BUY"), sizes, buy_prices)
 sells = st.builds(Place, customers, shares, st.just("SELL"), sizes, sell_prices)
 places = st.one_of(buys, sells)
 commands: st.SearchStrategy[Step] = st.one_of(
     places,
     st.builds(Cancel, numbers),
+    st.builds(Expire, numbers),
     st.builds(House, numbers, improvements, portions),
     st.builds(House, numbers, st.just(1), st.sampled_from([Decimal("0.3"), Decimal("0.5")])),
     st.builds(Cross, shares, numbers, numbers, ways, portions),
@@ -157,6 +165,9 @@ class Example:
             case Cancel():
                 if self.model.orders:
                     self._cancel(self._pick(step.order))
+            case Expire():
+                if self.model.orders:
+                    self._expire(self._pick(step.order))
             case House():
                 if self.model.orders:
                     self._house(self._pick(step.order), step)
@@ -192,6 +203,14 @@ class Example:
             self._world.cancel(order.id)
             order.cancel_requested = True
             self._done["canceled"] += 1
+
+    def _expire(self, order: Order) -> None:
+        """Only what is on the book ends so; what is in settlement all of it, or canceled and told, does not."""
+        on_book = order.on_book
+        assert self._world.expire(order.id) == on_book
+        if on_book:
+            order.time_over = True
+            self._done["expired"] += 1
 
     def _house(self, order: Order, step: House) -> None:
         better = -CENT if order.is_buy else CENT
@@ -322,5 +341,5 @@ class TestRandomTrading:
 
         play()
         check_ledger(world)
-        for kind in ("placed", "canceled", "house", "crossed", "swept", "withdrawn", "refused"):
+        for kind in ("placed", "canceled", "expired", "house", "crossed", "swept", "withdrawn", "refused"):
             assert done[kind] > 0, f"no example {kind}: {done}"

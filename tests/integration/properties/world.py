@@ -16,13 +16,14 @@ from order_service.service.canceling import cancel_order
 from order_service.service.placing import Stored, place_orders
 from processor import repository
 from processor.service import matching
+from processor.service.expiry import expire_orders
 from processor.settings import Settings
 from shared import money
 from shared.auth.caller import CallerContext
 from shared.auth.permissions import Scope
 from shared.auth.principals import postgres_directory
 from shared.contracts.orders import OrderSide
-from shared.db import Database
+from shared.db import Database, UnitOfWork
 from shared.ids import new_id
 from shared.testing.pump import SOURCES, Pump
 from tests.integration.properties.model import Terms
@@ -99,6 +100,15 @@ class World:
     def cancel(self, order_id: str) -> None:
         """Raises OrderAlreadyFinal."""
         self.orders.run(lambda uow: cancel_order(uow, order_id))
+
+    def expire(self, order_id: str) -> bool:
+        """End the time of an order that is in the queue; whether the sweep took it off the book."""
+
+        def end(uow: UnitOfWork) -> None:
+            uow.connection.execute("UPDATE matching_queue SET expires_at = brokage_now() WHERE id = %s", (order_id,))
+
+        self.processor.run(end)
+        return bool(expire_orders(self.processor, self._settings))
 
     def deposit(self, number: int, asset_name: str, amount: Decimal) -> None:
         terms: dict[str, Any] = {"customer_id": self.ids[number], "asset_name": asset_name, "amount": amount}

@@ -39,6 +39,8 @@ ORDER: dict[str, dict[str, str]] = {
         "OrderRejected": "REJECTED",
         "OrderCancelRequested": ".",
         "CancelRequestedWhileSettling": ".",
+        "TimeOver": ".",
+        "TimeOverWhileSettling": ".",
     },
     "RESTING": {
         "OrderCreated": ".",
@@ -47,6 +49,8 @@ ORDER: dict[str, dict[str, str]] = {
         "OrderConfirmed": ".",
         "OrderCancelRequested": "RELEASING",
         "CancelRequestedWhileSettling": "CLOSING",
+        "TimeOver": "RELEASING",
+        "TimeOverWhileSettling": "LAPSING",
         "FillSettled": "RESTING",
         "LastFillSettled": "FINISHING",
         "FillBusted": "RESTING",
@@ -59,11 +63,29 @@ ORDER: dict[str, dict[str, str]] = {
         "OrderConfirmed": ".",
         "OrderCancelRequested": ".",
         "CancelRequestedWhileSettling": ".",
+        "TimeOver": ".",
+        "TimeOverWhileSettling": ".",
         "FillSettled": "CLOSING",
         "LastFillSettled": "FINISHING",
         "LastOpenFillSettled": "RELEASING",
         "FillBusted": "CLOSING",
         "FillBustedAgain": "CLOSING",
+        "LastOpenFillBusted": "RELEASING",
+    },
+    "LAPSING": {
+        "OrderCreated": ".",
+        "AssetReserved": ".",
+        "AssetReservationFailed": ".",
+        "OrderConfirmed": ".",
+        "OrderCancelRequested": ".",
+        "CancelRequestedWhileSettling": ".",
+        "TimeOver": ".",
+        "TimeOverWhileSettling": ".",
+        "FillSettled": "LAPSING",
+        "LastFillSettled": "FINISHING",
+        "LastOpenFillSettled": "RELEASING",
+        "FillBusted": "LAPSING",
+        "FillBustedAgain": "LAPSING",
         "LastOpenFillBusted": "RELEASING",
     },
     "RELEASING": {
@@ -75,6 +97,8 @@ ORDER: dict[str, dict[str, str]] = {
         "OrderConfirmed": ".",
         "OrderCancelRequested": ".",
         "CancelRequestedWhileSettling": ".",
+        "TimeOver": ".",
+        "TimeOverWhileSettling": ".",
     },
     "CANCELING": {
         "OrderCreated": ".",
@@ -84,6 +108,8 @@ ORDER: dict[str, dict[str, str]] = {
         "OrderConfirmed": ".",
         "OrderCancelRequested": ".",
         "CancelRequestedWhileSettling": ".",
+        "TimeOver": ".",
+        "TimeOverWhileSettling": ".",
         "OrderCanceled": "CANCELED",
     },
     "EXPIRING": {
@@ -94,6 +120,8 @@ ORDER: dict[str, dict[str, str]] = {
         "OrderConfirmed": ".",
         "OrderCancelRequested": ".",
         "CancelRequestedWhileSettling": ".",
+        "TimeOver": ".",
+        "TimeOverWhileSettling": ".",
         "OrderExpired": "EXPIRED",
     },
     "FINISHING": {
@@ -103,6 +131,8 @@ ORDER: dict[str, dict[str, str]] = {
         "OrderConfirmed": ".",
         "OrderCancelRequested": ".",
         "CancelRequestedWhileSettling": ".",
+        "TimeOver": ".",
+        "TimeOverWhileSettling": ".",
         "OrderMatched": "COMPLETED",
     },
     "COMPLETED": {
@@ -112,6 +142,8 @@ ORDER: dict[str, dict[str, str]] = {
         "OrderConfirmed": ".",
         "OrderCancelRequested": ".",
         "CancelRequestedWhileSettling": ".",
+        "TimeOver": ".",
+        "TimeOverWhileSettling": ".",
         "OrderMatched": ".",
     },
     "CANCELED": {
@@ -122,6 +154,8 @@ ORDER: dict[str, dict[str, str]] = {
         "OrderConfirmed": ".",
         "OrderCancelRequested": ".",
         "CancelRequestedWhileSettling": ".",
+        "TimeOver": ".",
+        "TimeOverWhileSettling": ".",
         "OrderCanceled": ".",
     },
     "EXPIRED": {
@@ -132,6 +166,8 @@ ORDER: dict[str, dict[str, str]] = {
         "OrderConfirmed": ".",
         "OrderCancelRequested": ".",
         "CancelRequestedWhileSettling": ".",
+        "TimeOver": ".",
+        "TimeOverWhileSettling": ".",
         "OrderExpired": ".",
     },
     "REJECTED": {
@@ -144,6 +180,8 @@ ORDER: dict[str, dict[str, str]] = {
         "OrderRejected": ".",
         "OrderCancelRequested": ".",
         "CancelRequestedWhileSettling": ".",
+        "TimeOver": ".",
+        "TimeOverWhileSettling": ".",
     },
     # Decided by the state it was stuck in.
     "NEEDS_HUMAN": {},
@@ -196,14 +234,17 @@ class TestOrderSaga:
         assert _AWAITED[OrderSagaState.RESERVING] == opened_with
 
     def test_a_release_is_sent_only_when_no_trade_can_be_unsettled(self) -> None:
-        """While trades settle there is CLOSING; only what the last of them leaves is released."""
+        """While trades settle there is CLOSING or LAPSING; only what the last of them leaves is released."""
         leading = {(s.value, m) for (s, m), row in ORDER_SAGA.rows.items() if "ReleaseReservation" in row.commands}
         assert leading == {
             ("RESERVING", "OrderCancelRequested"),
             ("CONFIRMING", "OrderCancelRequested"),
             ("RESTING", "OrderCancelRequested"),
+            ("RESTING", "TimeOver"),
             ("CLOSING", "LastOpenFillSettled"),
             ("CLOSING", "LastOpenFillBusted"),
+            ("LAPSING", "LastOpenFillSettled"),
+            ("LAPSING", "LastOpenFillBusted"),
         }
 
 

@@ -32,7 +32,7 @@ class TestAllowedTriples:
         assert not {triple for triple in ALLOWED if triple[0] in FINAL and triple[1] == "ACTIVE"}
 
     def test_an_order_on_the_book_is_reserved(self) -> None:
-        assert {triple[1] for triple in ALLOWED if triple[2] in ("RESTING", "CLOSING")} == {"ACTIVE"}
+        assert {triple[1] for triple in ALLOWED if triple[2] in ("RESTING", "CLOSING", "LAPSING")} == {"ACTIVE"}
 
     @pytest.mark.parametrize(
         ("order", "reservation", "saga"),
