@@ -32,6 +32,16 @@ def count(system: BenchSystem) -> Counts:
         return _read(system)
 
 
+def buffers(system: BenchSystem) -> dict[str, int]:
+    """Pages touched so far in each service's database. Takes as long as `count`."""
+    names = {database: service for service, (database, _, _) in DATABASES.items()}
+    with system.held():
+        time.sleep(FLUSH_SECONDS)
+        with system.connect() as connection:
+            rows = connection.execute("SELECT datname, blks_hit + blks_read FROM pg_stat_database").fetchall()
+    return {names[database]: touched for database, touched in rows if database in names}
+
+
 def _read(system: BenchSystem) -> Counts:
     names = {database: service for service, (database, _, _) in DATABASES.items()}
     with system.connect() as connection:

@@ -160,6 +160,16 @@ class Watch:
         statement = "SELECT count(*) FROM outbox_events WHERE acked_at IS NULL"
         return sum(self._number(service, statement) for service in self._connections)
 
+    def awaiting_sagas(self) -> int:
+        return self._number("processor", "SELECT count(*) FROM saga_instances WHERE awaiting")
+
+    def some_orders(self, count: int) -> list[str]:
+        """Ids, spread over all there are."""
+        rows = self._connections["order_service"].execute(
+            "SELECT id::text FROM orders ORDER BY md5(id::text) LIMIT %s", (count,)
+        )
+        return [row[0] for row in rows]
+
     def totals(self) -> Totals:
         return Totals(
             self._number("order_service", "SELECT count(*) FROM orders WHERE status = 'MATCHED'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import tempfile
 from pathlib import Path
 
 from infra.bench.system import BenchSystem
@@ -32,6 +33,15 @@ class Yardsticks:
     def insert(self, seconds: int) -> float:
         """I: transactions per second."""
         return self._tps("insert", seconds)
+
+    def commit_seconds(self, seconds: int) -> list[float]:
+        """The sorted durations of single-row commits of one client."""
+        with tempfile.TemporaryDirectory() as directory:
+            options = ["-n", "-M", "prepared", "-c", "1", "-T", str(seconds), "-l", f"--log-prefix={directory}/commits"]
+            self._run("pgbench", *options, "-f", str(SCRIPTS / "commit.sql"))
+            lines = [line for log in Path(directory).iterdir() for line in log.read_text().splitlines()]
+        # client, number of the transaction, its microseconds, ...
+        return sorted(int(line.split()[2]) / 1_000_000 for line in lines)
 
     def _tps(self, script: str, seconds: int) -> float:
         options = ["-n", "-M", "prepared", "-c", str(CLIENTS), "-j", "2", "-T", str(seconds)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,82 +14,124 @@ from infra.bench.counters import count, per_order
 from infra.bench.load import watching
 from infra.bench.pgbench import Yardsticks
 from infra.bench.population import populate
-from infra.bench.stages import Bench, backlog, full_stack
+from infra.bench.processes import memory_mib
+from infra.bench.reads import measure_reads
+from infra.bench.stages import Bench, backlog, full_stack, latency, quantiles, sustained
 from infra.bench.system import BenchSystem
 
 Say = Callable[[str], None]
+Round = dict[str, Any]
+
+COUNTED_ORDERS = 2_000
+"""The backlog at which the counters have their bounds: a larger one is cheaper for each order."""
+WARM_UP_ORDERS = 400
+RATES = (20, 50, 200)
+SUSTAINED_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How much is measured. Numbers of orders are even."""
+    """How much is measured. `orders`: of a round's backlog, even."""
 
     rounds: int
     orders: int
     yardstick_seconds: int
+    latency_seconds: float
+    sustained_seconds: float
 
 
 PROFILES = {
-    "short": Profile(rounds=3, orders=10_000, yardstick_seconds=4),
-    "full": Profile(rounds=5, orders=20_000, yardstick_seconds=10),
+    "short": Profile(rounds=3, orders=6_000, yardstick_seconds=4, latency_seconds=8, sustained_seconds=10),
+    "full": Profile(rounds=5, orders=20_000, yardstick_seconds=10, latency_seconds=30, sustained_seconds=60),
 }
 
 
 def measure(profile: Profile, say: Say) -> dict[str, Any]:
-    """Start a system, measure it, end it.
+    """Start a system, measure it, prove that it did what was counted, end it.
 
     Returns:
         What `--json` prints.
     """
+    say("starting a system")
     with BenchSystem() as system:
         population = populate(system)
         yardsticks = Yardsticks(system)
         with watching(system) as watch:
             bench = Bench(system, population, watch)
-            return uvloop.run(_measure(bench, yardsticks, profile, say))
+            found = uvloop.run(_measure(bench, yardsticks, profile, say))
+        say("reconcile and audit verify")
+        found["counters"] |= _verified(system)
+    return found
 
 
 async def _measure(bench: Bench, yardsticks: Yardsticks, profile: Profile, say: Say) -> dict[str, Any]:
-    await bench.watch.told()
     await bench.population.sign_in()
     await bench.watch.told()
-    await backlog(bench, 400)  # warms caches, pools and prepared statements
-    counters = await _counted(bench, profile)
-    say(f"counters {counters}")
+    at_rest = memory_mib(bench.system.pids())
+    await backlog(bench, WARM_UP_ORDERS)
+    say(f"counting at a backlog of {COUNTED_ORDERS:,}")
+    counters = await _counted(bench)
     rounds = []
     for number in range(profile.rounds):
+        say(f"round {number + 1} of {profile.rounds}")
         rounds.append(await _round(bench, yardsticks, profile))
-        say(f"round {number + 1} {rounds[-1]}")
+    say("latency")
+    latencies = await _latencies(bench, yardsticks, profile)
+    rate = SUSTAINED_SHARE * _median(rounds, "full_stack")
+    latencies["sustained"] = await sustained(bench, rate, profile.sustained_seconds)
+    say("reads")
+    counters["reads"] = [await measure_reads(bench.system, bench.population, bench.watch)]
+    counters["memory_mib"] = _memory(at_rest, rounds)
     return {
         **_ratios(rounds),
         "yardsticks": {"transfer_tps": _median(rounds, "transfer"), "insert_tps": _median(rounds, "insert")},
-        "latency": {},
+        "latency": latencies,
         "counters": counters,
         "rounds": rounds,
     }
 
 
-async def _counted(bench: Bench, profile: Profile) -> dict[str, Any]:
+async def _counted(bench: Bench) -> dict[str, Any]:
     before = await asyncio.to_thread(count, bench.system)
-    await backlog(bench, profile.orders)
+    found = await backlog(bench, COUNTED_ORDERS)
     after = await asyncio.to_thread(count, bench.system)
-    return per_order(before, after, profile.orders)
+    return per_order(before, after, COUNTED_ORDERS) | {"cpu_ms_per_order": found["cpu_ms_per_order"]}
 
 
-async def _round(bench: Bench, yardsticks: Yardsticks, profile: Profile) -> dict[str, Any]:
+async def _round(bench: Bench, yardsticks: Yardsticks, profile: Profile) -> Round:
+    """Each yardstick right beside what is divided by it, so that a machine that slows down slows both."""
     with bench.system.held():
         transfer = await asyncio.to_thread(yardsticks.transfer, profile.yardstick_seconds)
         insert = await asyncio.to_thread(yardsticks.insert, profile.yardstick_seconds)
-    found = {"transfer": round(transfer, 1), "insert": round(insert, 1)}
-    return found | await backlog(bench, profile.orders) | await full_stack(bench, profile.orders // 2)
+    found: Round = {"transfer": round(transfer, 1), "insert": round(insert, 1)}
+    found |= await backlog(bench, profile.orders)
+    bench.system.set_synchronous_commit(False)
+    try:
+        found["settled_sync_off"] = (await backlog(bench, profile.orders))["settled"]
+    finally:
+        bench.system.set_synchronous_commit(True)
+    return found | await full_stack(bench, profile.orders // 2)
 
 
-def _ratios(rounds: list[dict[str, Any]]) -> dict[str, float]:
+async def _latencies(bench: Bench, yardsticks: Yardsticks, profile: Profile) -> dict[str, Any]:
+    with bench.system.held():
+        commits = await asyncio.to_thread(yardsticks.commit_seconds, 2)
+    single = quantiles(commits)
+    found: dict[str, Any] = {"single_row_commit": single}
+    for rate in RATES:
+        times = await latency(bench, rate, profile.latency_seconds)
+        multiples = {f"{name}_over_commit_p99": round(value / single["p99_ms"], 1) for name, value in times.items()}
+        found[str(rate)] = times | multiples
+    return found
+
+
+def _ratios(rounds: Sequence[Round]) -> dict[str, float]:
     over = {
         "settled_ratio": ("settled", "transfer"),
         "full_trail_ratio": ("told", "transfer"),
         "accept_ratio": ("accepted", "insert"),
         "full_stack_ratio": ("full_stack", "transfer"),
+        "sync_ratio": ("settled", "settled_sync_off"),
     }
     return {
         name: round(statistics.median(each[ours] / each[theirs] for each in rounds), 3)
@@ -97,6 +139,28 @@ def _ratios(rounds: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def _median(rounds: list[dict[str, Any]], name: str) -> float:
+def _memory(at_rest: Mapping[str, float], rounds: Sequence[Round]) -> dict[str, Any]:
+    loaded = [each["memory_mib"] for each in rounds]
+    under_load = {role: max(each[role] for each in loaded) for role in at_rest}
+    return {
+        "at_rest": {**at_rest, "total": round(sum(at_rest.values()), 1)},
+        "under_load": {**under_load, "total": round(max(sum(each.values()) for each in loaded), 1)},
+    }
+
+
+def _median(rounds: Sequence[Round], name: str) -> float:
     found: float = statistics.median(each[name] for each in rounds)
     return round(found, 1)
+
+
+def _verified(system: BenchSystem) -> dict[str, Any]:
+    reconciled = system.command("reconcile")
+    trail = system.command("audit", "verify")
+    return {
+        "reconcile": {
+            "valid": reconciled["valid"],
+            "rows": sum(each["rows"] for each in reconciled["invariants"]),
+            "broken": [each for each in reconciled["invariants"] if not each["valid"]],
+        },
+        "audit": {"valid": trail["valid"], "records": trail["records"]},
+    }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from infra.bench.load import NotDone, Totals, Watch, order_requests, post_all, sweeping
+from infra.bench.load import NotDone, Totals, Watch, order_requests, post_all, post_at, sweeping
 from infra.bench.population import Population
-from infra.bench.processes import cpu_seconds
+from infra.bench.processes import cpu_seconds, memory_mib
 from infra.bench.system import BenchSystem
 
 
@@ -61,11 +63,55 @@ async def full_stack(bench: Bench, orders: int) -> dict[str, Any]:
     started = time.perf_counter()
     async with sweeping(bench.population):
         await post_all(bench.population.port, requests)
+        memory = await asyncio.to_thread(memory_mib, bench.system.pids())
         await bench.watch.settled()
         seconds = time.perf_counter() - started
     await bench.watch.told()
     _check(before, bench.watch.totals(), orders)
-    return {"full_stack": round(orders / seconds, 1)}
+    return {"full_stack": round(orders / seconds, 1), "memory_mib": memory}
+
+
+async def latency(bench: Bench, per_second: float, seconds: float) -> dict[str, float]:
+    """From when an order was due to be posted until its ORDER_CONFIRMED was answered, in milliseconds, at a steady rate."""
+    requests = order_requests(bench.population, _even(per_second * seconds), wait=10)
+    found = await post_at(bench.population.port, requests, per_second)
+    await _clear(bench)
+    return quantiles(found)
+
+
+async def sustained(bench: Bench, per_second: float, seconds: float) -> dict[str, float]:
+    """The same with the admin sweeping all along, and how many sagas still await an answer one second after the last post."""
+    requests = order_requests(bench.population, _even(per_second * seconds), wait=10)
+    async with sweeping(bench.population):
+        found = await post_at(bench.population.port, requests, per_second)
+        await asyncio.sleep(1.0)
+        awaiting = bench.watch.awaiting_sagas()
+        await bench.watch.settled()
+    await bench.watch.told()
+    return {
+        "per_second": round(per_second, 1),
+        "seconds": seconds,
+        **quantiles(found),
+        "sagas_awaiting_after_1_s": awaiting,
+    }
+
+
+def quantiles(seconds: Sequence[float]) -> dict[str, float]:
+    """Of sorted seconds, in milliseconds."""
+    return {
+        f"p{percent}_ms": round(1000 * seconds[min(len(seconds) - 1, len(seconds) * percent // 100)], 2)
+        for percent in (50, 95, 99)
+    }
+
+
+async def _clear(bench: Bench) -> None:
+    async with sweeping(bench.population):
+        await bench.watch.settled()
+    await bench.watch.told()
+
+
+def _even(number: float) -> int:
+    return 2 * round(number / 2)
 
 
 def _per_order(before: dict[str, float], after: dict[str, float], orders: int) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -18,13 +19,14 @@ from typing import Any, Self
 import psycopg
 
 from infra.runtime.data_directory import DataDirectory
-from infra.runtime.failures import StartFailed
+from infra.runtime.failures import RuntimeFailure, StartFailed
 from infra.runtime.running import RunningSystem, find_system
 from infra.seed import ADMIN_PASSWORD_FILE
 from infra.servers.postgres import SUPERUSER, PostgresServer
 
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
+COMMAND_SECONDS = 900.0
 HELD = ("relay", "worker", "api")
 """What can be held still by SIGSTOP; the servers and the supervisor go on."""
 
@@ -116,6 +118,26 @@ class BenchSystem:
     def connect(self, database: str = "postgres") -> psycopg.Connection[Any]:
         """As superuser, autocommit."""
         return self._postgres.connect(database)
+
+    def set_synchronous_commit(self, on: bool) -> None:
+        """For all sessions, also those that are open."""
+        with self.connect() as connection:
+            connection.execute(f"ALTER SYSTEM SET synchronous_commit = {'on' if on else 'off'}")
+            connection.execute("SELECT pg_reload_conf()")
+
+    def command(self, *arguments: str) -> Any:
+        """What a `brokage ... --json` about this system prints; it may exit 1."""
+        done = subprocess.run(
+            [sys.executable, "-m", "infra", *arguments, "--json", "--data-dir", str(self.data_dir)],
+            env={key: value for key, value in os.environ.items() if not key.startswith("BROKAGE_")},
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+        if done.returncode not in (0, 1) or not done.stdout:
+            raise RuntimeFailure(f"{' '.join(arguments)} failed: {done.stderr.strip()}")
+        return json.loads(done.stdout)
 
     def program(self, name: str) -> Path:
         return self._postgres.program(name)

@@ -29,11 +29,21 @@ def bench(
     ),
     orders: Annotated[int | None, typer.Option(min=400, help="Orders of a round; else the profile's.")] = None,
 ) -> None:
-    """Measure a system of its own, started for it with the default settings of `up`, as ratios to what its Postgres can do."""
+    """Measure a system of its own, started for it with the default settings of `up`, as ratios to what its Postgres can do.
+
+    Exit code 1 if what it counted does not reconcile or its audit trail does not verify.
+    """
+    from infra.bench.report import table
     from infra.bench.run import PROFILES, measure
 
     chosen = PROFILES[profile]
     if orders is not None:
         chosen = replace(chosen, orders=orders + orders % 2)
     found = measure(chosen, lambda line: print(line, file=sys.stderr, flush=True))
-    print(json.dumps(found, indent=None if as_json else 2))
+    if as_json:
+        print(json.dumps(found))
+    else:
+        for line in table(found):
+            print(line)
+    if not (found["counters"]["reconcile"]["valid"] and found["counters"]["audit"]["valid"]):
+        raise typer.Exit(1)
