@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 
+from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -23,6 +24,8 @@ class ServiceSettings(BaseSettings):
     mongo_url: str | None = None
     jwks_url: str | None = None
     key_dir: str | None = None
+    # `1:<base64 of 32 bytes>,2:...`; without it the key directory has them (shared/encryption.py).
+    field_keys: SecretStr | None = None
 
     api_pool_size: int = 12
     worker_pool_size: int = 6

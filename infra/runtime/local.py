@@ -107,10 +107,10 @@ class LocalRun:
         with step("servers"):
             self.environment |= self.servers.start()
             self._supervisor.keep(self.servers.processes)
+        with step("keys"):
+            self._make_keys()
         with step("migrations"):
             self._migrate()
-        with step("keys"):
-            self._make_key()
         open_gate(self._children.start_file, self.environment)
         self._changed()
         if seed:
@@ -182,13 +182,17 @@ class LocalRun:
             # In a process of its own, so that what it imports does not stay in memory here.
             self._finish(self._run_once("migrate", *outdated, environment=self.environment))
 
-    def _make_key(self) -> None:
+    def _make_keys(self) -> None:
         directory = Path(self.environment["BROKAGE_KEY_DIR"]).resolve()
         self.environment["BROKAGE_KEY_DIR"] = str(directory)
         if not any(directory.glob("*.pem")):
             from shared.auth.keys import ensure
 
             ensure(directory)
+        if "BROKAGE_FIELD_KEYS" not in self.environment and not any(directory.glob("field-*.key")):
+            from shared.encryption import ensure as ensure_field_key
+
+            ensure_field_key(directory)
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS

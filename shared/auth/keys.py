@@ -4,7 +4,6 @@
 verify, so a rotated key's tokens stay good until they run out.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from jwt.algorithms import OKPAlgorithm
 
+from shared.files import replace
 from shared.ids import new_id
 
 _PUBLIC_SUFFIX = ".pub.pem"
@@ -39,8 +39,8 @@ def rotate(directory: Path) -> str:
     )
     public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     # The public half first: a verifier must never meet a token whose key it cannot find.
-    _write(directory / f"{kid}{_PUBLIC_SUFFIX}", public, 0o644)
-    _write(directory / f"{kid}{_PRIVATE_SUFFIX}", private, 0o600)
+    replace(directory / f"{kid}{_PUBLIC_SUFFIX}", public, 0o644)
+    replace(directory / f"{kid}{_PRIVATE_SUFFIX}", private, 0o600)
     return kid
 
 
@@ -84,13 +84,3 @@ def jwks(directory: Path) -> dict[str, Any]:
         entry = OKPAlgorithm.to_jwk(key, as_dict=True)
         keys.append({**entry, "kid": kid, "use": "sig", "alg": "EdDSA"})
     return {"keys": keys}
-
-
-def _write(path: Path, data: bytes, mode: int) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
