@@ -11,6 +11,7 @@ from shared.auth.caller import CallerContext
 from shared.clock import utc_now
 from shared.contracts.message import SYSTEM_ACTOR, Message
 from shared.contracts.system import AdminActed
+from shared.faults import fault
 from shared.ids import ROOT_ORGANIZATION_ID, new_id
 from shared.mongo import Document, MongoDatabase, MongoPrincipals
 
@@ -76,7 +77,9 @@ def chain_intake(database: MongoDatabase, writer: ChainWriter) -> int:
     waiting = documents.waiting_intake(database, INTAKE_BATCH)
     writer.append([_content(document) for document in waiting])
     if waiting:
+        fault("auditor.intake_chained")
         documents.drop_intake(database, [document["_id"] for document in waiting])
+        fault("auditor.intake_dropped")
     return len(waiting)
 
 

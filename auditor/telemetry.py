@@ -9,6 +9,7 @@ import redis
 
 from auditor import documents
 from shared.db.engine import DatabaseUnavailable
+from shared.faults import fault
 from shared.http.telemetry import STREAM, RequestRecord, decode_batch
 from shared.logging import logger
 from shared.mongo import Document, MongoDatabase, milliseconds
@@ -48,8 +49,10 @@ class TelemetryLoop:
             records = [document for id, fields in entries for document in _documents(id.decode(), fields)]
             if records:
                 documents.insert_telemetry(self._database, records)
+                fault("telemetry.inserted")
             last = entries[-1][0].decode()
             documents.save_telemetry_position(self._database, last)
+            fault("telemetry.positioned")
         self._client.xtrim(STREAM, minid=_after(last), approximate=False)
         return len(entries)
 

@@ -48,6 +48,7 @@ class ChainWriter:
         with self._lock:
             head, clean = self._acquire()
             try:
+                fault("auditor.acquired")
                 if not clean:
                     head = self._read_end(head)
                 head = self._append(list(contents), head)
@@ -56,6 +57,7 @@ class ChainWriter:
             except Exception:
                 self._abandon()
                 raise
+        fault("auditor.released")
 
     def _append(self, waiting: list[Document], head: Head) -> Head:
         for _ in range(_CLASHES_MAX):
@@ -66,6 +68,7 @@ class ChainWriter:
                 if not is_duplicate(error):
                     raise
             else:
+                fault("auditor.chained")
                 return end
             # An event is there already, or another writer was faster. What was stored before the clash is in order.
             known = documents.known_events(self._database, [content["event_id"] for content in waiting])

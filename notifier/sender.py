@@ -141,6 +141,7 @@ class EmailSender:
         Raises:
             SMTPException, OSError: the connection is of no more use.
         """
+        fault("notifier.claimed")
         recipient = documents.load_recipients(self._database, [notification["customer_id"]])[
             notification["customer_id"]
         ]
@@ -170,6 +171,7 @@ class EmailSender:
         self._record(
             notification, {"status": "SENT", "recipient": address, "sent_at": milliseconds(utc_now()), "reason": None}
         )
+        fault("notifier.recorded")
 
     def _refused(self, notification: Document, error: smtplib.SMTPRecipientsRefused) -> None:
         """5xx for the address is for good, 4xx (greylisting, a full mailbox) may pass."""

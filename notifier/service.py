@@ -14,6 +14,7 @@ from shared.clock import utc_now
 from shared.contracts.customers import NotificationPreferencesChanged
 from shared.contracts.message import Message
 from shared.errors import NotFound
+from shared.faults import fault
 from shared.ids import new_id
 from shared.mongo import Document, MongoDatabase, MongoPrincipals, milliseconds
 
@@ -36,6 +37,7 @@ class Notifier:
         self._principals.apply(messages)
         documents.apply_contacts(self._database, latest_customer_states(messages))
         documents.apply_preferences(self._database, _latest_preferences(messages))
+        fault("notifier.contacts_applied")
         told = [(message, template) for message in messages if (template := template_for(message))]
         if not told:
             return
@@ -51,6 +53,7 @@ class Notifier:
                 if message.customer_id is not None
             ],
         )
+        fault("notifier.inserted")
 
 
 def compose(

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 from order_service.errors import TooManyOrders
 from shared.db.engine import DatabaseUnavailable
+from shared.faults import fault
 from shared.logging import logger
 
 Item = TypeVar("Item")
@@ -112,7 +113,9 @@ def commit_in_parts(
     """Commit `items` together; when that fails, in halves, down to the one that is to blame, so that the others are
     stored all the same. While the database is away all fail alike, at once."""
     try:
-        return list(commit(items))
+        results: list[Result | Failure] = list(commit(items))
+        fault("group_commit.committed")
+        return results
     except DatabaseUnavailable as error:
         return [Failure(error) for _ in items]
     except Exception as error:  # noqa: BLE001 - whatever it is, it must reach its own caller and no other

@@ -31,6 +31,7 @@ def execute(uow: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
     fault("asset_service.locked")
     book = _load(uow, commands)
     answers = fold(book, commands)
+    fault("asset_service.folded")
     repository.store(uow.connection, book)
     fault("asset_service.stored")
     for said in answers:

@@ -17,6 +17,7 @@ from asset_service.repository import Row
 from shared import money
 from shared.contracts.assets import TRANSFER, FundsDeposited, FundsWithdrawn, LowBalance
 from shared.db import Conflict, UnitOfWork
+from shared.faults import fault
 from shared.http import idempotency
 from shared.http.idempotency import IdempotentCall, Replay
 from shared.ids import new_id
@@ -79,6 +80,7 @@ def _transfer(
     # The partition's lock also makes this the only one that looks for the reference.
     repository.lock_partitions(uow.connection, [customer_id])
     known = repository.find_transfer_by_reference(uow.connection, customer_id, kind, reference)
+    fault("transfers.decided")
     if known is not None:
         if (known["asset_name"], known["amount"]) != (asset_name, amount):
             raise ReferenceReused(reference=reference)
@@ -108,6 +110,7 @@ def _store(
     transfer_id = new_id()
     before = repository.find_asset(uow.connection, customer_id, asset_name)
     after = _move(uow, kind, customer_id, asset_name, amount, before)
+    fault("transfers.moved")
     values: Row = {
         "id": transfer_id,
         "customer_id": customer_id,
@@ -132,6 +135,7 @@ def _store(
         ],
     )
     repository.insert_postings(uow.connection, [posting], {})
+    fault("transfers.posted")
     _record(uow, kind, values, before, after)
     return transfer_id
 

@@ -24,6 +24,7 @@ from shared.contracts.customers import (
 )
 from shared.db import Database, UnitOfWork
 from shared.errors import NotFound
+from shared.faults import fault
 from shared.http import idempotency
 from shared.http.idempotency import IdempotentCall, Replay
 
@@ -248,6 +249,7 @@ def _locked(uow: UnitOfWork, customer_id: int) -> Row:
         raise NotFound()
     row = repository.find_state(uow.connection, customer_id)
     assert row is not None
+    fault("customers.locked")
     return row
 
 

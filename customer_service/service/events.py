@@ -8,6 +8,7 @@ from customer_service import repository
 from customer_service.repository import Row
 from shared.contracts.customers import CustomerState
 from shared.db import UnitOfWork
+from shared.faults import fault
 
 _PERSONAL = frozenset({"email", "phone", "full_name"})
 _SAID = ("email", "phone", "full_name", "role", "tier", "active", "brokers", "beneficial_owner_id")
@@ -58,4 +59,5 @@ def record_state(
         old, new = changes(said(before), said(row))
     payload = event(before=old, after={**new, **extra.pop("also_after", {})}, **state_fields(row), **extra)
     uow.record(payload, aggregate_id=str(customer_id), aggregate_version=row["version"], customer_id=customer_id)
+    fault("customers.said")
     return row

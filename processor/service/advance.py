@@ -263,6 +263,7 @@ class SagaBatch:
             repository.leave_queue(connection, ended)
         if self.finished_trades:
             repository.finish_trades(connection, self.finished_trades)
+        fault("sagas.queued")
 
     def _opened_row(self, saga: Saga) -> dict[str, Any]:
         return {
@@ -317,8 +318,10 @@ def advance_sagas(unit: UnitOfWork, messages: Sequence[Message[Any]], *, answer_
     """
     batch = SagaBatch(unit, answer_seconds)
     batch.load(messages)
+    fault("sagas.loaded")
     for message in messages:
         batch.apply(message)
+    fault("sagas.folded")
     batch.write()
 
 

@@ -20,6 +20,7 @@ from shared.contracts import Command, Message
 from shared.contracts.orders import OrderCreated
 from shared.contracts.trades import SettleTrade
 from shared.db import Database, UnitOfWork
+from shared.faults import fault
 
 log = structlog.get_logger(__name__)
 _AT_ONCE = 500
@@ -45,6 +46,7 @@ def _resend_overdue(unit: UnitOfWork, settings: Settings) -> int:
     rows = repository.overdue_sagas(unit.connection, answer_seconds=settings.saga_answer_seconds, limit=_AT_ONCE)
     if not rows:
         return 0
+    fault("deadlines.found")
     given_up = [
         row
         for row in rows
@@ -96,6 +98,7 @@ def resend(unit: UnitOfWork, rows: list[Row], *, answer_seconds: float) -> None:
             }
         )
     repository.resend_sagas(unit.connection, updates)
+    fault("deadlines.resent")
 
 
 def _command(row: Row, entry: QueueEntry | None) -> tuple[str, Command, Message[Any]]:

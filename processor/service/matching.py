@@ -214,6 +214,7 @@ def _open_order(unit: UnitOfWork, order_id: str, pointer: str | None = None) -> 
         repository.lock_books(unit.connection, [found[0]["asset_name"]])
         found = repository.load_queue(unit.connection, [order_id])
     if found and found[0]["on_book"] and not _time_is_over(found[0], unit.now):
+        fault("matching.decided")
         return found[0]
     if pointer is not None and repository.find_saga(unit.connection, order_id) is None:
         raise ValidationFailed(errors=[FieldError(pointer, "There is no such order.")])

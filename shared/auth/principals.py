@@ -17,6 +17,7 @@ from shared.auth.permissions import Role
 from shared.contracts.customers import CustomerState
 from shared.contracts.message import Message
 from shared.db import Database, UnitOfWork
+from shared.faults import fault
 
 CACHE_SECONDS = 1.0
 CACHE_ENTRIES_MAX = 20_000
@@ -202,6 +203,7 @@ def apply_customer_events(uow: UnitOfWork, messages: Sequence[Message[Any]]) -> 
         for name, value in _row(message).items():
             columns[name].append(value)
     uow.connection.execute(_UPSERT, columns)
+    fault("principals.applied")
 
 
 def _row(message: Message[CustomerState]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from shared.clock import Clock
 from shared.db.unit_of_work import Conflict, Connection, Context, UnitOfWork
+from shared.faults import fault
 
 T = TypeVar("T")
 
@@ -175,7 +176,8 @@ class Database:
                 unit = UnitOfWork(connection, now=now, context=context)
                 result = work(unit)
                 unit.flush()
-                return result
+            fault("unit_of_work.committed")
+            return result
 
     def _clock_offset(self) -> timedelta:
         with self.read() as connection:

@@ -18,6 +18,7 @@ from shared import json
 from shared.auth.caller import get_optional_caller, request_state
 from shared.db import Connection
 from shared.errors import BrokageError, Conflict, ValidationFailed
+from shared.faults import fault
 from shared.http.valkey import Script, Unavailable, Valkey
 
 KEPT_HOURS = 24
@@ -194,6 +195,7 @@ class IdempotencyMarks:
         except Unavailable:
             return None
         if found is None:
+            fault("idempotency.marked")
             return None
         state, digest, *answer = found.decode().split(" ", 3)
         if digest != call.digest:
@@ -213,8 +215,10 @@ class IdempotencyMarks:
             if call is not None:
                 self.abandon(call)
             raise
+        fault("idempotency.committed")
         if call is not None:
             self.finish(call, outcome.replay)
+        fault("idempotency.answered")
 
     def finish(self, call: IdempotentCall, replay: Replay) -> None:
         """After the commit: repeats are answered from here for a while."""

@@ -12,6 +12,7 @@ from shared.contracts.system import AdminActed
 from shared.db.engine import Database, DatabaseUnavailable, is_transient
 from shared.db.unit_of_work import Connection, Context, UnitOfWork
 from shared.errors import Conflict, NotFound
+from shared.faults import fault
 from shared.messaging.postgres_inbox import Handler
 
 Row: TypeAlias = dict[str, Any]
@@ -78,6 +79,7 @@ class PostgresDeadLetters:
             return letter
         rows = self._open_of_aggregate(connection, letter["aggregate_id"])
         handle_again(self._handler, unit, letter["event_id"], [row["text"] for row in rows])
+        fault("dead_letters.handled")
         connection.execute(
             "UPDATE dead_letters SET status = 'REQUEUED', resolved_at = brokage_now() WHERE id = ANY(%s::uuid[])",
             ([row["id"] for row in rows],),

@@ -144,6 +144,7 @@ class Inbox:
             owned = tx.claim([batch.id for batch in batches], single=False)
             fault("inbox.claimed")
             self._apply(tx, [message for batch in batches if batch.id in owned for message in _decode(batch.events)])
+            fault("inbox.applied")
             if len(owned) < len(batches):
                 others = tx.states([batch.id for batch in batches if batch.id not in owned])
                 if State.SPLIT in others.values():
@@ -210,6 +211,7 @@ class Inbox:
             messages = [message for raw in raws for message in _decode_one(raw)]
             owned = tx.claim([message.event_id for message in messages], single=True)
             self._apply(tx, [message for message in messages if message.event_id in owned])
+            fault("inbox.part_applied")
 
         try:
             self._store.transaction(work)
@@ -247,6 +249,7 @@ class Inbox:
             return None
         try:
             self._store.transaction(lambda tx: self._apply_single(tx, raw, header))
+            fault("inbox.single_committed")
             return None
         except Unavailable:
             raise
@@ -266,10 +269,12 @@ class Inbox:
                 tx.hold([header])
             else:
                 tx.handle(self._refuse_stale(_decode_one(raw), tx.now))
+        fault("inbox.single_applied")
 
     def _park(self, tx: InboxTransaction, header: Message[Any], reason: str) -> None:
         if tx.claim([header.event_id], single=True):
             tx.park(header, reason)
+            fault("inbox.park_written")
 
 
 class _SplitElsewhere(Exception):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from shared.contracts.message import Message, encode_messages, lane_of
+from shared.faults import fault
 from shared.ids import new_id
 from shared.messaging.delivery import Acknowledgement, Batch, Outcome
 from shared.settings import ServiceSettings
@@ -192,6 +193,7 @@ class PostgresOutbox:
                     "parked": [a.batch_id for a in acknowledgements if a.outcome is Outcome.PARKED],
                 },
             )
+            fault("outbox.acknowledged")
         lanes: dict[tuple[str, int], list[Candidate]] = {}
         now: datetime | None = None
         for row in connection.execute(_CANDIDATES, {"batches_max": self._events_max}):
@@ -229,6 +231,7 @@ class PostgresOutbox:
         claims: dict[tuple[str, int], list[Batch]] = {}
         events: Counter[tuple[str, int]] = Counter()
         rows = connection.execute(_MARK_SENT, {"ids": ids, "lease": self._lease_seconds}).fetchall()
+        fault("outbox.marked_sent")
         for row in sorted(rows, key=lambda row: row["seq"]):
             batch = Batch(row["id"], row["retry_count"], msgspec.Raw(row["payload"].encode()))
             key = (row["destination"], row["lane"])

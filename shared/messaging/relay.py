@@ -59,19 +59,21 @@ class Relay:
         The claim commits before the broker hears of it. A crash in between, or a broker that does not take the message, costs the
         lease: then the same batches go again.
         """
+        fault("relay.before_claim")
         claims = self._store.step(acknowledgements, self._queue_depth)
         fault("relay.claimed")
         published = 0
         for number, claim in enumerate(claims):
             try:
                 self._broker.publish(claim.destination, Delivery(self._source, claim.lane, claim.batches))
+                fault("relay.published")
             except redis.RedisError as error:
                 log.warning("broker refused", source=self._source, error=repr(error))
                 self._broker_down_until = time.monotonic() + _PAUSE_SECONDS
                 with contextlib.suppress(DatabaseUnavailable):
                     self._store.release(claims[number:])
+                fault("relay.refused")
                 break
-            fault("relay.published")
             published += claim.events
         return published
 
@@ -121,6 +123,7 @@ class Relay:
                 stop.wait(_PAUSE_SECONDS)
                 continue
             if taken:
+                fault("relay.acknowledgements_taken")
                 with self._lock:
                     self._acknowledgements.extend(taken)
                 self._wake.set()

@@ -96,7 +96,9 @@ class Timer:
     def run(self, stop: threading.Event) -> None:
         while not stop.wait(self._seconds):
             try:
+                fault("timer.due")
                 self._work()
+                fault("timer.done")
             except Exception as error:  # noqa: BLE001 - a timer outlives any one failure
                 log.warning("timer failed", timer=self.name, error=repr(error))
 
@@ -143,6 +145,7 @@ def forget(database: Database, settings: ServiceSettings) -> None:
                 statement, {"seconds": seconds, "limit": _FORGET_AT_ONCE}
             )
         )
+        fault("retention.deleted")
 
 
 def run_workers(
@@ -189,6 +192,7 @@ def _receiver(
                 acknowledgements = consumer.receive(delivery)
             fault("inbox.before_acknowledge")
             broker.acknowledge(delivery.source, acknowledgements)
+            fault("inbox.acknowledged")
         except (Unavailable, redis.RedisError) as error:
             log.warning("delivery not acknowledged", source=delivery.source, lane=delivery.lane, error=repr(error))
         except Exception:

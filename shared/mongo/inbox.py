@@ -81,6 +81,7 @@ class MongoInboxStore:
         result = work(transaction)
         fault("mongo_inbox.before_done")
         transaction.write_done()
+        fault("mongo_inbox.done")
         return result
 
 
