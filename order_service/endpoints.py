@@ -17,7 +17,7 @@ from order_service.service.lifetime import expires_at
 from order_service.service.placing import Claim, Outcome, find_first
 from order_service.waiting import is_final, is_judged
 from shared.auth.caller import Caller, CallerContext
-from shared.auth.permissions import Role
+from shared.auth.permissions import Scope
 from shared.contracts.orders import OrderSide
 from shared.db.page import InvalidCursor, decode_cursor, page_of
 from shared.errors import BrokageError, FieldError, NotFound, ValidationFailed
@@ -114,7 +114,7 @@ def get_order_by_client_id(
     placed_by: Annotated[CustomerIdText | None, Query()] = None,
 ) -> OrderRead:
     """`customer_id` and `placed_by` are the caller unless said otherwise."""
-    if customer_id is None and caller.role is not Role.CUSTOMER:
+    if customer_id is None and caller.scope is not Scope.OWN:
         raise ValidationFailed(errors=[FieldError("/query/customer_id", "This value is required.")])
     customer = caller.require_customer(customer_id or caller.customer_id, "query")
     with resources.database.read() as connection:

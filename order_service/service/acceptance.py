@@ -10,7 +10,7 @@ from order_service.schemas import OrderCreate
 from order_service.service.placing import Claim, NewOrder
 from shared import money
 from shared.auth.caller import CallerContext
-from shared.auth.permissions import Role
+from shared.auth.permissions import Role, Scope
 from shared.auth.principals import Principal
 from shared.db import Context
 from shared.errors import FieldError, ValidationFailed
@@ -126,7 +126,7 @@ async def ordering_customer(body: OrderCreate, caller: CallerContext) -> Princip
         ValidationFailed: nobody is named and the caller is no customer, or one who is none, or not the caller's.
     """
     if body.customer_id is None:
-        if caller.role is not Role.CUSTOMER:
+        if caller.scope is not Scope.OWN:
             raise ValidationFailed(errors=[FieldError("/customer_id", "This value is required.")])
         return caller.principal
     customer = await caller.require_customer_async(body.customer_id)

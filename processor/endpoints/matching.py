@@ -17,7 +17,7 @@ from processor.sagas.order_saga import OrderSagaState
 from processor.schemas import CrossCreate, MatchCreate, QueuedOrderRead, RunCreate, RunRead, TradesRead
 from processor.service import matching
 from shared.auth.caller import Caller, CallerContext
-from shared.auth.permissions import Role
+from shared.auth.permissions import Scope
 from shared.db import UnitOfWork
 from shared.db.page import decode_cursor, page_of
 from shared.errors import NotFound
@@ -56,7 +56,7 @@ async def match_order(
             order_id,
             price=body.price,
             size=body.size,
-            limit_only=caller.role is not Role.ADMIN,
+            limit_only=caller.scope is not Scope.ANY,
             settings=resources.settings,
         )
 

@@ -13,6 +13,7 @@ from shared.auth.principals import Principal
 from shared.http.valkey import AsyncValkey, Script, Unavailable
 
 STAFF_PER_MINUTE = 6000
+_STAFF = frozenset({Role.ADMIN, Role.BROKER, Role.AUDITOR})
 ANONYMOUS_PER_MINUTE = 300
 _LOCAL_BUCKETS_MAX = 20_000
 _REVOKED_LONGER_SECONDS = 60
@@ -43,7 +44,7 @@ class Verdict:
 def allowance_of(principal: Principal | None, address: str) -> Allowance:
     if principal is None:
         return Allowance(f"rate:address:{address}", ANONYMOUS_PER_MINUTE)
-    limit = principal.rate_limit if principal.role is Role.CUSTOMER else STAFF_PER_MINUTE
+    limit = STAFF_PER_MINUTE if principal.role in _STAFF else principal.rate_limit
     return Allowance(f"rate:customer:{principal.customer_id}", limit)
 
 

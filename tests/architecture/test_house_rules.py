@@ -172,6 +172,17 @@ def test_sql_is_in_repositories() -> None:
     assert found == []
 
 
+def test_endpoints_ask_for_a_scope_and_never_for_a_role() -> None:
+    """Who may do what is the table's to say: a new role is a column of it, and no endpoint has to know."""
+    found = []
+    for service in SERVICES:
+        for path in python_files(service):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Compare) and re.search(r"caller\.(principal\.)?role", ast.unparse(node)):
+                    found.append(f"{path}:{node.lineno}")
+    assert found == []
+
+
 ALLOWED_STAGES = {
     "$match",
     "$group",

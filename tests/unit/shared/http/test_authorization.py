@@ -3,9 +3,10 @@
 The services' resources are never opened: a refusal must come before anything of theirs is touched.
 """
 
+import asyncio
 import importlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +19,9 @@ from shared.app import EdgeSettings, ServiceApi, create_app
 from shared.auth import keys, tokens
 from shared.auth.permissions import PERMISSIONS, PUBLIC, Role, Scope
 from shared.auth.principals import CachedDirectory, Principal
-from shared.http.route import EdgeRoute
+from shared.errors import NotPermitted
+from shared.http.route import EdgeRoute, admit
+from shared.http.state import Matched, RequestState
 
 SERVICES = ("customer_service", "order_service", "asset_service", "processor", "notifier", "auditor")
 IDS = {role: number for number, role in enumerate(Role, start=1)}
@@ -119,8 +122,18 @@ def test_a_path_of_somebody_else_gets_404(guard: Guard, route: EdgeRoute, role: 
     assert strangers.json()["code"] == nobodys.json()["code"] == "not-found"
 
 
+@pytest.mark.parametrize("route", GUARDED, ids=lambda route: route.operation_id)
+def test_a_new_role_is_a_cell_of_the_table_and_no_change_of_an_endpoint(route: EdgeRoute) -> None:
+    partner = replace(_principal(STRANGER), role="PARTNER")  # type: ignore[type-var, arg-type]
+    state = RequestState("c", "t", "a", Matched(route.path_format, route=route), principal=partner)
+    with pytest.raises(NotPermitted):
+        asyncio.run(admit(state, route.grants, Untouched().principals))
+    row = {**route.grants, "PARTNER": Scope.ASSIGNED}
+    assert asyncio.run(admit(state, row, Untouched().principals)).scope is Scope.ASSIGNED  # type: ignore[arg-type]
+
+
 def test_every_call_of_the_contract_has_its_route() -> None:
     served = {str(route.operation_id).partition("__")[0] for route in ROUTES}
-    later = {"list_dead_letters", "requeue_dead_letter"}
-    assert served | later >= set(PERMISSIONS)
+    system = {"get_live", "get_ready", "get_metrics", "get_problem"}
+    assert served | system >= set(PERMISSIONS)
     assert served <= set(PERMISSIONS)
