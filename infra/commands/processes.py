@@ -39,10 +39,10 @@ def serve(
     apis = [load(name, "app").api for name in names]
     from shared.app import create_app
 
-    application = create_app(apis)
     collector.tune()
     if pass_gate(stop):
-        run_server(application, sock, stop)
+        # Only now: the settings that the app reads come through the gate.
+        run_server(create_app(apis), sock, stop)
 
 
 def gateway(
