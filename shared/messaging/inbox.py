@@ -2,10 +2,13 @@
 
 `Inbox` decides; an `InboxStore` keeps what it decided (`postgres_inbox.py`, `shared/mongo/`, and a model in the tests). The claim
 on a batch is an insert in the transaction of its effect. A batch that fails is split down to the event that fails; an event that
-failed three times is parked, and later events of its aggregate are held behind it.
+failed three times is parked, and later events of its aggregate are held behind it. An outage is no failure of the event that met
+it, and an event without a readable header is parked under what can be read of it.
 """
 
+import contextlib
 import threading
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
@@ -27,6 +30,22 @@ _REASON_MAX = 500
 class State(StrEnum):
     DONE = "DONE"
     SPLIT = "SPLIT"
+
+
+class Malformed(msgspec.Struct, frozen=True):
+    """An event whose header is not one. Its identity is its own where that can be read, else made from its text, so that a
+    repeat is the same; its aggregate likewise, so that it blocks no other."""
+
+    event_id: str
+    type: str
+    aggregate_type: str
+    aggregate_id: str
+    raw: msgspec.Raw
+
+
+def as_it_came(message: "Message[Any] | Malformed") -> "Message[Any] | msgspec.Raw":
+    """What is kept of a message, to be encoded."""
+    return message.raw if isinstance(message, Malformed) else message
 
 
 class Poison(Exception):
@@ -57,10 +76,13 @@ class InboxTransaction(Protocol):
     def count_attempt(self, event_id: str) -> int:
         """One more attempt on a single event; how many that makes."""
 
+    def uncount_attempts(self, event_ids: Sequence[str]) -> None:
+        """One attempt less on each of these."""
+
     def blocked(self) -> set[str]:
         """Aggregates with a parked or held event: later events of theirs wait."""
 
-    def park(self, message: Message[Any], reason: str) -> None: ...
+    def park(self, message: Message[Any] | Malformed, reason: str) -> None: ...
 
     def hold(self, messages: Sequence[Message[Any]]) -> None: ...
 
@@ -78,7 +100,15 @@ class InboxStore(Protocol):
 
 
 class Unavailable(Exception):
-    """The store cannot be reached now. The delivery is not acknowledged; its source sends it again."""
+    """The store cannot be reached now. The delivery is not acknowledged; its source sends it again.
+
+    `stalled`: it can be, but this work does not get through it: it conflicts with itself, or stops in its transaction. Unlike an
+    outage that may be the event's own fault.
+    """
+
+    def __init__(self, consumer: str, *, stalled: bool = False) -> None:
+        super().__init__(consumer)
+        self.stalled = stalled
 
 
 class Inbox:
@@ -99,6 +129,8 @@ class Inbox:
         self._store = store
         self._attempts_max = attempts_max
         self._stale_after = stale_after
+        self._uncounted: list[str] = []
+        self._uncounted_lock = threading.Lock()
 
     def receive(self, delivery: Delivery) -> list[Acknowledgement]:
         """Bring every batch of `delivery` to its end and return the acknowledgements to send, never before the commit.
@@ -107,6 +139,7 @@ class Inbox:
             Unavailable: not all is done; whatever is not acknowledged comes again.
         """
         fault("inbox.received")
+        self._uncount_outages()
         fresh, singly = self._sort(delivery.batches)
         if not singly:
             try:
@@ -188,7 +221,7 @@ class Inbox:
             return tx.states([batch.id]).get(batch.id)
 
         if self._store.transaction(mark) is not State.DONE:
-            raws = msgspec.json.decode(batch.events, type=list[msgspec.Raw])
+            raws = _raws(batch.events)
             self._part(raws, halves=halves)
             self._store.transaction(lambda tx: tx.finish(batch.id))
             fault("inbox.finished")
@@ -225,7 +258,12 @@ class Inbox:
 
     def _single(self, raw: msgspec.Raw) -> None:
         """One event, tried until it is done, held or parked."""
-        [header] = _headers(msgspec.Raw(b"[" + bytes(raw) + b"]"))
+        header = _header(raw)
+        if isinstance(header, Malformed):
+            # It cannot be tried, so there is nothing to count.
+            self._store.transaction(lambda tx: self._park(tx, header, "MALFORMED"))
+            log.error("malformed event parked", event_id=header.event_id)
+            return
         failure = "the worker that tried it ended"
         while True:
             with self._alone:
@@ -251,7 +289,10 @@ class Inbox:
             self._store.transaction(lambda tx: self._apply_single(tx, raw, header))
             fault("inbox.single_committed")
             return None
-        except Unavailable:
+        except Unavailable as outage:
+            if not outage.stalled:
+                with self._uncounted_lock:
+                    self._uncounted.append(header.event_id)
             raise
         except Poison as poison:
             reason = str(poison)
@@ -263,6 +304,20 @@ class Inbox:
             )
             return f"{type(error).__name__}: {error}"[:_REASON_MAX]
 
+    def _uncount_outages(self) -> None:
+        """Attempts that met an outage were none. They are taken back when the store is there again, by this process; should it end
+        before, they count as if they had ended it."""
+        with self._uncounted_lock:
+            event_ids, self._uncounted = self._uncounted, []
+        if not event_ids:
+            return
+        try:
+            self._store.transaction(lambda tx: tx.uncount_attempts(event_ids))
+        except BaseException:
+            with self._uncounted_lock:
+                self._uncounted += event_ids
+            raise
+
     def _apply_single(self, tx: InboxTransaction, raw: msgspec.Raw, header: Message[Any]) -> None:
         if tx.claim([header.event_id], single=True):
             if header.aggregate_id in tx.blocked():
@@ -271,7 +326,7 @@ class Inbox:
                 tx.handle(self._refuse_stale(_decode_one(raw), tx.now))
         fault("inbox.single_applied")
 
-    def _park(self, tx: InboxTransaction, header: Message[Any], reason: str) -> None:
+    def _park(self, tx: InboxTransaction, header: Message[Any] | Malformed, reason: str) -> None:
         if tx.claim([header.event_id], single=True):
             tx.park(header, reason)
             fault("inbox.park_written")
@@ -287,12 +342,44 @@ def _acknowledgement(batch: Batch, blocked: set[str]) -> Acknowledgement:
     return Acknowledgement(batch.id, Outcome.PARKED if waits else Outcome.ACKED)
 
 
-_header_decoder = msgspec.json.Decoder(list[Message[Any]])
+_header_decoder = msgspec.json.Decoder(Message[Any])
+_MALFORMED = uuid.UUID("6f1d5a3e-7c55-5b0e-9c1e-6d1f0a6c2b11")
 
 
-def _headers(events: msgspec.Raw) -> list[Message[Any]]:
+def _raws(events: msgspec.Raw) -> list[msgspec.Raw]:
+    try:
+        return msgspec.json.decode(events, type=list[msgspec.Raw])
+    except msgspec.ValidationError:
+        return [events]  # no array of events: one thing that nobody can read
+
+
+def _headers(events: msgspec.Raw) -> list[Message[Any] | Malformed]:
     """The events with untyped payloads: their shape may be what is wrong with them."""
-    return _header_decoder.decode(events)
+    return [_header(raw) for raw in _raws(events)]
+
+
+def _header(raw: msgspec.Raw) -> Message[Any] | Malformed:
+    try:
+        message = _header_decoder.decode(raw)
+        uuid.UUID(message.event_id)
+    except (msgspec.ValidationError, ValueError):
+        return _malformed(raw)
+    return message
+
+
+def _malformed(raw: msgspec.Raw) -> Malformed:
+    fields: Any = msgspec.json.decode(raw)
+    texts = {key: value for key, value in fields.items() if isinstance(value, str)} if isinstance(fields, dict) else {}
+    event_id = str(uuid.uuid5(_MALFORMED, bytes(raw).decode()))
+    with contextlib.suppress(ValueError):
+        event_id = str(uuid.UUID(texts.get("event_id", "")))
+    return Malformed(
+        event_id=event_id,
+        type=texts.get("type", "Malformed"),
+        aggregate_type=texts.get("aggregate_type", "malformed"),
+        aggregate_id=texts.get("aggregate_id", event_id),
+        raw=raw,
+    )
 
 
 def _decode(events: msgspec.Raw) -> list[Message[Any]]:

@@ -5,12 +5,13 @@ from datetime import datetime
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
+from psycopg import errors
 
 from shared.contracts.message import Message
 from shared.db.engine import Database, DatabaseUnavailable
 from shared.db.unit_of_work import Conflict, Connection, UnitOfWork
 from shared.ids import new_id
-from shared.messaging.inbox import InboxTransaction, State, Unavailable
+from shared.messaging.inbox import InboxTransaction, Malformed, State, Unavailable, as_it_came
 
 T = TypeVar("T")
 Handler: TypeAlias = Callable[[UnitOfWork, Sequence[Message[Any]]], None]
@@ -28,7 +29,8 @@ class PostgresInboxStore:
         try:
             return self._database.run(lambda unit: work(_Transaction(unit, self._consumer, self._handler)))
         except DatabaseUnavailable as error:
-            raise Unavailable(self._consumer) from error
+            stalled = isinstance(error.__cause__, Conflict | errors.IdleInTransactionSessionTimeout)
+            raise Unavailable(self._consumer, stalled=stalled) from error
 
 
 class _Transaction:
@@ -86,6 +88,13 @@ class _Transaction:
         attempts: int = row["attempts"]
         return attempts
 
+    def uncount_attempts(self, event_ids: Sequence[str]) -> None:
+        self._connection.execute(
+            """UPDATE processed_events SET attempts = greatest(attempts - 1, 0)
+                WHERE consumer = %(consumer)s AND event_id = ANY(%(ids)s::uuid[])""",
+            {"consumer": self._consumer, "ids": list(event_ids)},
+        )
+
     def blocked(self) -> set[str]:
         if self._blocked is None:
             rows = self._connection.execute(
@@ -94,7 +103,7 @@ class _Transaction:
             self._blocked = {row["aggregate_id"] for row in rows}
         return self._blocked
 
-    def park(self, message: Message[Any], reason: str) -> None:
+    def park(self, message: Message[Any] | Malformed, reason: str) -> None:
         self._dead_letter([message], "PARKED", reason)
 
     def hold(self, messages: Sequence[Message[Any]]) -> None:
@@ -109,7 +118,7 @@ class _Transaction:
         if messages:
             self._handler(self._unit, messages)
 
-    def _dead_letter(self, messages: Sequence[Message[Any]], status: str, reason: str) -> None:
+    def _dead_letter(self, messages: Sequence[Message[Any] | Malformed], status: str, reason: str) -> None:
         rows = [
             {
                 "id": new_id(),
@@ -117,7 +126,7 @@ class _Transaction:
                 "event_type": message.type,
                 "aggregate_type": message.aggregate_type,
                 "aggregate_id": message.aggregate_id,
-                "message": message,
+                "message": as_it_came(message),
             }
             for message in messages
         ]

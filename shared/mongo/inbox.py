@@ -19,7 +19,7 @@ from shared.contracts.message import Message
 from shared.db.engine import DatabaseUnavailable
 from shared.faults import fault
 from shared.ids import new_id
-from shared.messaging.inbox import InboxTransaction, State, Unavailable
+from shared.messaging.inbox import InboxTransaction, Malformed, State, Unavailable, as_it_came
 from shared.mongo.database import Document, Indexes, MongoDatabase, is_transient, only_duplicates
 
 T = TypeVar("T")
@@ -140,13 +140,18 @@ class _Transaction:
         attempts: int = row["attempts"]
         return attempts
 
+    def uncount_attempts(self, event_ids: Sequence[str]) -> None:
+        self._processed.update_many(
+            {"_id": {"$in": list(event_ids)}, "attempts": {"$gt": 0}}, {"$inc": {"attempts": -1}}
+        )
+
     def blocked(self) -> set[str]:
         if self._blocked is None:
             rows = self._dead_letters.find({"resolved_at": None}, {"aggregate_id": 1})
             self._blocked = {row["aggregate_id"] for row in rows}
         return self._blocked
 
-    def park(self, message: Message[Any], reason: str) -> None:
+    def park(self, message: Message[Any] | Malformed, reason: str) -> None:
         self._dead_letter([message], "PARKED", reason)
 
     def hold(self, messages: Sequence[Message[Any]]) -> None:
@@ -165,7 +170,7 @@ class _Transaction:
         fields = {"consumer": self._consumer, "state": state.value, "processed_at": self.now}
         return UpdateOne({"_id": id}, {operator: fields}, upsert=True)
 
-    def _dead_letter(self, messages: Sequence[Message[Any]], status: str, reason: str) -> None:
+    def _dead_letter(self, messages: Sequence[Message[Any] | Malformed], status: str, reason: str) -> None:
         rows = [self._letter(message, status, reason) for message in messages]
         try:
             self._dead_letters.insert_many(rows, ordered=False)
@@ -174,7 +179,7 @@ class _Transaction:
                 raise
         self._blocked = None
 
-    def _letter(self, message: Message[Any], status: str, reason: str) -> Document:
+    def _letter(self, message: Message[Any] | Malformed, status: str, reason: str) -> Document:
         return {
             # Ids grow with time within a process, so held events follow each other in the order of their ids.
             "_id": new_id(),
@@ -186,7 +191,7 @@ class _Transaction:
             "status": status,
             "reason": reason,
             # As text: a payload may hold what the store cannot, and that may be why it is here.
-            "message": msgspec.json.encode(message).decode(),
+            "message": msgspec.json.encode(as_it_came(message)).decode(),
             "created_at": self.now,
             "resolved_at": None,
         }

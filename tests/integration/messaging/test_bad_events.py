@@ -94,7 +94,8 @@ class TestAKiller:
         source.assert_all_once(but=["killer-1"])
         assert source.effects("killer-1") == [1]
         assert [(s, version) for s, _, version in source.letters("killer-1")] == [("PARKED", 2), ("HELD", 3)]
-        assert 3 <= exits.count(9) <= 5, "three times alone, and before that at most twice in its batch"
+        # Before that in its batch: twice, and again with each copy of a message that a slow machine brings back.
+        assert exits.count(9) >= 3, "three times alone"
 
 
 class TestAStaleEvent:

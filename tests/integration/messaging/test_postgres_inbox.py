@@ -8,16 +8,17 @@ from typing import Any
 
 import msgspec
 import pytest
+from psycopg import errors
 from small_service import Source, wait_until
 
 from shared.contracts.message import Message, encode_messages
 from shared.contracts.orders import ConfirmOrder
 from shared.db.engine import Database
-from shared.db.unit_of_work import UnitOfWork
+from shared.db.unit_of_work import Conflict, UnitOfWork
 from shared.faults import inject
 from shared.ids import ROOT_ORGANIZATION_ID, new_id
 from shared.messaging.delivery import Batch, Delivery, Outcome
-from shared.messaging.inbox import Inbox, InboxTransaction
+from shared.messaging.inbox import Inbox, InboxTransaction, Unavailable
 from shared.messaging.postgres_inbox import PostgresInboxStore
 
 
@@ -160,3 +161,113 @@ class TestReceive:
         assert source.effects("d") == [1]
         parked = source.query("SELECT aggregate_id FROM dead_letters WHERE status = 'PARKED' ORDER BY position")
         assert parked == [("a",), ("b",), ("c",)]
+
+
+class TestAnOutage:
+    """Met by an event that is tried alone; each delivery ends with it, and comes again."""
+
+    @pytest.fixture(autouse=True)
+    def _impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Database.run, "__kwdefaults__", {"context": None, "attempts": 1})
+
+    def fail(self, handler: Applied, error: Exception) -> None:
+        def stumble(_: Sequence[Message[Any]]) -> None:
+            raise error
+
+        handler.before = stumble
+
+    def deliver_often(self, inbox: Inbox, delivery: Delivery) -> None:
+        for number in range(3, 9):
+            with pytest.raises(Unavailable):
+                inbox.receive(again(delivery, number))
+
+    def test_uses_up_no_attempt_of_the_event(self, source: Source, store: PostgresInboxStore, handler: Applied) -> None:
+        inbox, delivery = Inbox(store), create_delivery([create_message("a", 1)])
+        self.fail(handler, errors.AdminShutdown())
+        self.deliver_often(inbox, delivery)
+        handler.before = lambda messages: None
+        [acknowledgement] = inbox.receive(again(delivery, 9))
+        assert acknowledgement.outcome is Outcome.ACKED
+        assert (source.effects("a"), source.letters("a")) == ([1], [])
+        assert source.query("SELECT max(attempts) FROM processed_events") == [(1,)]
+
+    def test_of_the_store_itself_is_taken_back_when_it_returns(
+        self, source: Source, store: PostgresInboxStore, handler: Applied, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        inbox, delivery = Inbox(store), create_delivery([create_message("a", 1)])
+        transaction = store.transaction
+
+        def unreachable(work: Callable[[InboxTransaction], Any]) -> Any:
+            raise Unavailable("tests")
+
+        def go_away(_: Sequence[Message[Any]]) -> None:
+            monkeypatch.setattr(store, "transaction", unreachable)
+            raise errors.AdminShutdown
+
+        handler.before = go_away
+        for number in range(3, 12, 2):
+            for delivered in (number, number + 1):
+                with pytest.raises(Unavailable):
+                    inbox.receive(again(delivery, delivered))
+            monkeypatch.setattr(store, "transaction", transaction)
+        handler.before = lambda messages: None
+        inbox.receive(again(delivery, 13))
+        assert (source.effects("a"), source.letters("a")) == ([1], [])
+
+    def test_is_not_what_stops_or_conflicts_in_its_own_transaction(
+        self, source: Source, store: PostgresInboxStore, handler: Applied
+    ) -> None:
+        """Else it would be tried for ever, with its lane behind it."""
+        for name, error in (("a", Conflict()), ("b", errors.IdleInTransactionSessionTimeout())):
+            inbox, delivery = Inbox(store), create_delivery([create_message(name, 1)])
+            self.fail(handler, error)
+            for number in range(3, 6):
+                with pytest.raises(Unavailable):
+                    inbox.receive(again(delivery, number))
+            [acknowledgement] = inbox.receive(again(delivery, 6))
+            assert acknowledgement.outcome is Outcome.PARKED
+            assert [(status, version) for status, _, version in source.letters(name)] == [("PARKED", 1)]
+
+
+class TestAMalformedEvent:
+    def delivery(self, *events: Any) -> Delivery:
+        return Delivery("source", 0, [Batch(new_id(), 1, msgspec.Raw(msgspec.json.encode(events)))])
+
+    def test_is_parked_and_the_rest_of_its_batch_goes_on(
+        self, source: Source, store: PostgresInboxStore, handler: Applied
+    ) -> None:
+        broken = msgspec.to_builtins(create_message("b", 1)) | {"occurred_at": "yesterday"}
+        nameless = {"type": "ConfirmOrder", "payload": {}}
+        delivery = self.delivery(
+            create_message("a", 1), broken, nameless, 7, create_message("b", 2), create_message("c", 1)
+        )
+        inbox = Inbox(store)
+        for _ in range(2):
+            [acknowledgement] = inbox.receive(delivery)
+            assert acknowledgement.outcome is Outcome.PARKED
+        assert [source.effects(name) for name in ("a", "b", "c")] == [[1], [], [1]]
+        assert source.letters("b") == [("PARKED", "MALFORMED", 1), ("HELD", HELD, 2)]
+        kept = source.query("SELECT message FROM dead_letters WHERE reason = 'MALFORMED' ORDER BY position")
+        assert kept == [(broken,), (nameless,), (7,)]
+        assert source.query("SELECT count(*) FROM processed_events WHERE state <> 'DONE'") == [(0,)]
+
+    def test_whose_header_has_no_id_is_parked_once_however_often_it_comes(
+        self, source: Source, store: PostgresInboxStore, handler: Applied
+    ) -> None:
+        inbox = Inbox(store)
+        for _ in range(2):
+            inbox.receive(self.delivery({"event_id": "one", "aggregate_id": "a"}))
+        inbox.receive(self.delivery(create_message("b", 1)))
+        assert source.letters("a") == [("PARKED", "MALFORMED", 1)]
+        assert source.effects("b") == [1]
+
+    def test_may_be_all_there_is_instead_of_events(
+        self, source: Source, store: PostgresInboxStore, handler: Applied
+    ) -> None:
+        delivery = Delivery("source", 0, [Batch(new_id(), 1, msgspec.Raw(b'{"no": "events"}'))])
+        [acknowledgement] = Inbox(store).receive(delivery)
+        assert acknowledgement.outcome is Outcome.PARKED
+        assert source.query("SELECT message FROM dead_letters") == [({"no": "events"},)]
+
+
+HELD = "waits behind a parked event of its aggregate"

@@ -6,6 +6,7 @@ for a lock, ends or dies; who goes on next comes from one seeded generator, so t
 """
 
 import threading
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -141,6 +142,12 @@ class MemoryTransaction:
         row = self._row(event_id) or Row(State.SPLIT)
         self.rows[event_id] = Row(row.state, row.attempts + 1)
         return row.attempts + 1
+
+    def uncount_attempts(self, event_ids: Sequence[str]) -> None:
+        for event_id in event_ids:
+            self._lock(event_id)
+            if (row := self._row(event_id)) is not None:
+                self.rows[event_id] = Row(row.state, max(row.attempts - 1, 0))
 
     def blocked(self) -> set[str]:
         return {message.aggregate_id for _, message in (*self.store.letters, *self.letters)}
@@ -422,7 +429,7 @@ class World:
         before = self.said.setdefault(aggregate_id, [])
         [kind] = self.random.choices(list(Kind), (30, 1, 1, 0.5))
         message = Message(
-            event_id=f"{aggregate_id}#{len(before) + 1}",
+            event_id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{aggregate_id}#{len(before) + 1}")),
             type="ConfirmOrder",
             occurred_at=self.now - (STALE_AFTER * 2 if kind is Kind.STALE else timedelta()),
             aggregate_type="Order",
