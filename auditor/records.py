@@ -15,7 +15,7 @@ from shared.mongo import Document, milliseconds
 
 PERSONAL = frozenset({"email", "phone", "full_name", "username", "national_id", "iban"})
 """Fields whose values never reach the trail, at any depth of a payload."""
-_DIGEST = re.compile("sha256:[0-9a-f]{64}")
+_DIGEST = re.compile("(sha256|hmac-sha256:[0-9]{1,5}):[0-9a-f]{64}")
 _INT64 = 2**63
 
 

@@ -10,10 +10,12 @@ from customer_service import repository
 from customer_service.passwords import Passwords
 from customer_service.settings import Settings
 from customer_service.sign_in_limit import SignInLimit
+from shared import encryption
 from shared.app import service_resources
 from shared.auth.keys import SigningKey, load_signing_key
 from shared.auth.principals import CachedDirectory, Principal, principal_from_row
 from shared.db import Database
+from shared.encryption import FieldKeys
 from shared.http.idempotency import IdempotencyMarks
 from shared.http.valkey import Valkey
 from shared.messaging.dead_letters import PostgresDeadLetters
@@ -27,6 +29,8 @@ class CustomerResources:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        # Refused at the start without usable keys, not at the first customer.
+        self.field_keys()
         self.database = Database(settings.customers_database_url, name=NAME, pool_size=settings.api_pool_size)
         self.valkey = Valkey(settings.redis_url)
         self.marks = IdempotencyMarks(self.valkey)
@@ -47,9 +51,14 @@ class CustomerResources:
         """The newest key; read each time, so that a rotation needs no restart."""
         return load_signing_key(self.key_directory)
 
+    def field_keys(self) -> FieldKeys:
+        """The keys of encrypted fields; read each time, as well."""
+        return encryption.load(self.settings)
+
     def ready(self) -> str | None:
         self.database.ping()
         self.signing_key()
+        self.field_keys()
         return None
 
     def close(self) -> None:

@@ -9,8 +9,9 @@ from shared.db import Connection
 Row = dict[str, Any]
 
 _STATE = """
-SELECT c.id, c.id AS customer_id, c.organization_id, c.username, c.email, c.phone, c.full_name,
-       c.role, c.tier, c.active, coalesce(c.beneficial_owner_id, c.id) AS beneficial_owner_id, c.tokens_valid_from,
+SELECT c.id, c.id AS customer_id, c.organization_id, c.username, c.email, c.phone, c.national_id, c.iban,
+       c.personal_key_version, c.full_name, c.role, c.tier, c.active,
+       coalesce(c.beneficial_owner_id, c.id) AS beneficial_owner_id, c.tokens_valid_from,
        c.version, c.created_at, c.updated_at, t.priority AS tier_priority, t.rate_limit, t.fee_rate, t.fee_minimum,
        ARRAY(SELECT b.broker_id FROM broker_customers b WHERE b.customer_id = c.id ORDER BY 1) AS brokers
 FROM customers c JOIN customer_tiers t ON t.tier_code = c.tier
@@ -65,9 +66,9 @@ def insert_customer(connection: Connection, values: Row) -> int | None:
     """The new id; None when the username or the e-mail address is taken."""
     row = connection.execute(
         """
-        INSERT INTO customers (username, password_hash, email, phone, full_name, role, tier, beneficial_owner_id,
+        INSERT INTO customers (username, password_hash, email, full_name, role, tier, beneficial_owner_id,
                                organization_id)
-        VALUES (%(username)s, %(password_hash)s, %(email)s, %(phone)s, %(full_name)s, %(role)s, %(tier)s,
+        VALUES (%(username)s, %(password_hash)s, %(email)s, %(full_name)s, %(role)s, %(tier)s,
                 %(beneficial_owner_id)s, %(organization_id)s)
         ON CONFLICT DO NOTHING RETURNING id
         """,
@@ -84,13 +85,43 @@ def update_customer(connection: Connection, customer_id: int, values: Row) -> No
     """Set all the columns a change may touch; the caller holds the row's lock."""
     connection.execute(
         """
-        UPDATE customers SET email = %(email)s, phone = %(phone)s, full_name = %(full_name)s, active = %(active)s,
+        UPDATE customers SET email = %(email)s, full_name = %(full_name)s, active = %(active)s,
                role = %(role)s, tier = %(tier)s, tokens_valid_from = %(tokens_valid_from)s,
                version = version + 1, updated_at = brokage_now()
         WHERE id = %(id)s
         """,
         {**values, "id": customer_id},
     )
+
+
+def set_personal(connection: Connection, rows: Sequence[Row]) -> None:
+    """Each row: `id` and the columns of `personal.sealed`. The caller holds the rows' locks."""
+    connection.cursor().executemany(
+        """
+        UPDATE customers SET phone = %(phone)s, national_id = %(national_id)s, iban = %(iban)s,
+               personal_key_version = %(personal_key_version)s
+        WHERE id = %(id)s
+        """,
+        rows,
+    )
+
+
+def lock_personal_under_older_keys(connection: Connection, key_version: int, limit: int) -> list[Row]:
+    """In ascending order of id, as all locks of customers are taken."""
+    return connection.execute(
+        """
+        SELECT id, phone, national_id, iban, personal_key_version FROM customers
+        WHERE personal_key_version < %(key_version)s ORDER BY id LIMIT %(limit)s FOR UPDATE
+        """,
+        {"key_version": key_version, "limit": limit},
+    ).fetchall()
+
+
+def count_personal_under_older_keys(connection: Connection, key_version: int) -> int:
+    query = "SELECT count(*) AS rows FROM customers WHERE personal_key_version < %(key_version)s"
+    row = connection.execute(query, {"key_version": key_version}).fetchone()
+    assert row is not None
+    return int(row["rows"])
 
 
 def touch_customer(connection: Connection, customer_id: int) -> None:

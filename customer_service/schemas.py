@@ -3,10 +3,18 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, Field, StrictBool, StringConstraints
+from pydantic import AfterValidator, BaseModel, Field, StrictBool, StringConstraints
 
 from shared.auth.permissions import Role
 from shared.http.fields import Body, CustomerId, DecimalText, text_field
+
+
+def checked_iban(text: str) -> str:
+    """ISO 13616: the digits after the country are a checksum. Without spaces, as it is stored."""
+    if int("".join(str(int(character, 36)) for character in text[4:] + text[:4])) % 97 != 1:
+        raise ValueError("The check digits of this IBAN are wrong.")
+    return text
+
 
 Username = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{2,63}$")]
 Password = Annotated[str, StringConstraints(min_length=8, max_length=256)]
@@ -15,6 +23,8 @@ Email = Annotated[
     StringConstraints(pattern=r"^[!-?A-~]{1,64}@[A-Za-z0-9.-]{1,189}\.[A-Za-z]{2,24}$", to_lower=True, max_length=254),
 ]
 Phone = Annotated[str, StringConstraints(pattern=r"^\+[1-9][0-9]{6,14}$")]
+NationalId = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{5,20}$")]
+Iban = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}$"), AfterValidator(checked_iban)]
 FullName = Annotated[str, *text_field(200)]
 TierCode = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,31}$")]
 EventType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{1,64}$")]
@@ -46,6 +56,8 @@ class CustomerCreate(Body):
     password: Password
     email: Email | None = None
     phone: Phone | None = None
+    national_id: NationalId | None = None
+    iban: Iban | None = None
     full_name: FullName | None = None
     role: Role = Role.CUSTOMER
     tier: TierCode = "STANDARD"
@@ -57,16 +69,22 @@ class CustomerUpdate(Body):
 
     email: Email | None = None
     phone: Phone | None = None
+    national_id: NationalId | None = None
+    iban: Iban | None = None
     full_name: FullName | None = None
     active: StrictBool | None = None
     role: Role | None = None
 
 
 class CustomerRead(BaseModel):
+    """`phone`, `national_id` and `iban` are masked but for the customer himself and an admin who asks for him."""
+
     id: int
     username: str
     email: str | None
     phone: str | None
+    national_id: str | None
+    iban: str | None
     full_name: str | None
     role: Role
     tier: str

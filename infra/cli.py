@@ -9,7 +9,7 @@ import typer
 
 from infra.runtime.failures import RuntimeFailure
 
-GROUPS = ("up", "status", "logs", "migrate", "processes", "audit", "ledger", "reconcile", "republish", "bench")
+GROUPS = ("up", "status", "logs", "migrate", "processes", "audit", "ledger", "reconcile", "republish", "pii", "bench")
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ def migrate_all(environment: Mapping[str, str], services: Sequence[str] = ()) ->
     """
     changed = behind(environment, services)
     for service in changed:
-        _upgrade(service, environment[VARIABLES[service]])
+        upgrade(service, environment[VARIABLES[service]])
     return changed
 
 
@@ -77,19 +77,21 @@ def _revisions(service: str, url: str) -> set[str]:
         raise StartFailed(f"the database of {service} does not answer: {_line(error)}") from error
 
 
-def _upgrade(service: str, url: str) -> None:
+def upgrade(service: str, url: str, revision: str = "heads") -> None:
     import sqlalchemy.exc
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
+
+    from shared.encryption import FieldKeysUnusable
 
     config = Config(str(ROOT / "alembic.ini"), ini_section=service, cmd_opts=Namespace(x=[f"url={url}"]))
     # Absolute, so that the caller's working directory does not matter.
     config.set_section_option(service, "script_location", str(ROOT / service / "migrations").replace("%", "%%"))
     config.set_section_option(service, "prepend_sys_path", str(ROOT).replace("%", "%%"))
     try:
-        command.upgrade(config, "heads")
-    except (CommandError, sqlalchemy.exc.SQLAlchemyError) as error:
+        command.upgrade(config, revision)
+    except (CommandError, sqlalchemy.exc.SQLAlchemyError, FieldKeysUnusable) as error:
         raise StartFailed(f"{service} cannot be migrated: {_line(error)}") from error
 
 

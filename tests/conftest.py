@@ -13,6 +13,7 @@ from psycopg import sql
 
 from infra.migrate import migrate_all
 from infra.servers import DATABASES, EmbeddedServers, PostgresServer
+from shared import encryption
 from shared.auth import keys
 
 # A password costs a microsecond here; what it costs in earnest is tested where it matters.
@@ -78,7 +79,9 @@ def servers(servers_directory: Path) -> Iterator[Servers]:
     """
     with ExitStack() as stack:
         embedded = stack.enter_context(EmbeddedServers(servers_directory / "data", environ={}))
-        keys.ensure(Path(embedded.environment["BROKAGE_KEY_DIR"]))
+        key_directory = Path(embedded.environment["BROKAGE_KEY_DIR"])
+        keys.ensure(key_directory)
+        encryption.ensure(key_directory)
         servers = Servers(embedded, embedded.environment | CHEAP_PASSWORDS | {"BROKAGE_PROFILE": "test"})
         migrate_all(servers.env)
         servers.make_templates()

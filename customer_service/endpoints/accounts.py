@@ -4,6 +4,7 @@ from fastapi import Response
 
 from customer_service import repository
 from customer_service.dependencies import CustomerResources, Resources
+from customer_service.personal import FIELDS, masked, opened
 from customer_service.repository import Row
 from customer_service.schemas import (
     CustomerCreate,
@@ -42,12 +43,13 @@ def create_customer(
 
 
 def _register(body: CustomerCreate, caller: Caller, resources: CustomerResources, call: Idempotency) -> Replay:
-    registration = Registration(
-        password_hash=resources.passwords.hash(body.password), **body.model_dump(exclude={"password"})
-    )
+    values = body.model_dump(exclude={"password"})
+    personal = {name: values.pop(name) for name in FIELDS}
+    registration = Registration(password_hash=resources.passwords.hash(body.password), personal=personal, **values)
+    keys = resources.field_keys()
     with resources.marks.held(call) as outcome:
         outcome.replay = resources.database.run(
-            lambda uow: customers.register_customer(uow, registration, call), context=caller.context()
+            lambda uow: customers.register_customer(uow, registration, keys, call), context=caller.context()
         )
     return outcome.replay
 
@@ -57,7 +59,7 @@ def list_customers(caller: Caller, resources: Resources, paging: Paging) -> Coll
     after_id = decode_cursor(paging.cursor, int)[0] if paging.cursor else 0
     with resources.database.read() as connection:
         rows = repository.list_states(connection, after_id=after_id, limit=paging.limit + 1)
-    return customers_page(rows, paging.limit)
+    return customers_page(resources, rows, paging.limit)
 
 
 @router.get("/api/customers/{customer_id}", summary="A customer")
@@ -76,11 +78,12 @@ def update_customer(
     empty = [name for name in sorted(_ADMIN_FIELDS & values.keys()) if values[name] is None]
     if empty:
         raise ValidationFailed(errors=[FieldError(f"/{name}", "This cannot be null.") for name in empty])
+    keys = resources.field_keys()
     row = resources.database.run(
-        lambda uow: customers.update_customer(uow, customer_id, values), context=caller.context(customer_id)
+        lambda uow: customers.update_customer(uow, customer_id, values, keys), context=caller.context(customer_id)
     )
     resources.principals.forget(customer_id)
-    return customer_read(row)
+    return _in_clear(resources, row)
 
 
 @router.put("/api/customers/{customer_id}/tier", summary="Move a customer to another tier")
@@ -91,7 +94,7 @@ def set_customer_tier(
         lambda uow: customers.set_tier(uow, customer_id, body.tier), context=caller.context(customer_id)
     )
     resources.principals.forget(customer_id)
-    return customer_read(row)
+    return _in_clear(resources, row)
 
 
 @router.get("/api/tiers", summary="The tiers")
@@ -121,13 +124,12 @@ def set_notification_preferences(
     return PreferencesRead(**row)
 
 
-def customer_read(row: Row) -> CustomerRead:
-    return CustomerRead(**row)
-
-
-def customers_page(rows: list[Row], limit: int) -> Collection[CustomerRead]:
+def customers_page(resources: CustomerResources, rows: list[Row], limit: int) -> Collection[CustomerRead]:
+    """Masked: who needs one customer's data in clear asks for him."""
+    keys = resources.field_keys()
     page = page_of(rows, limit=limit, key=lambda row: [row["id"]])
-    return Collection(data=[customer_read(row) for row in page.data], next_cursor=page.next_cursor)
+    shown = [CustomerRead.model_validate({**row, **masked(keys, row)}) for row in page.data]
+    return Collection(data=shown, next_cursor=page.next_cursor)
 
 
 def _read(resources: CustomerResources, customer_id: int) -> CustomerRead:
@@ -135,4 +137,8 @@ def _read(resources: CustomerResources, customer_id: int) -> CustomerRead:
         row = repository.find_state(connection, customer_id)
     if row is None:
         raise NotFound()
-    return customer_read(row)
+    return _in_clear(resources, row)
+
+
+def _in_clear(resources: CustomerResources, row: Row) -> CustomerRead:
+    return CustomerRead.model_validate({**row, **opened(resources.field_keys(), row)})

@@ -38,7 +38,7 @@ def list_broker_customers(
         if broker is None or broker["role"] != Role.BROKER:
             raise NotFound()
         rows = repository.list_broker_customers(connection, broker_id, after_id=after_id, limit=paging.limit + 1)
-    return customers_page(rows, paging.limit)
+    return customers_page(resources, rows, paging.limit)
 
 
 @router.post("/api/brokers/{broker_id}/customers", summary="Let a broker act for a customer", status_code=201)

@@ -1,12 +1,13 @@
 """Accounts: registering, changing, tiers, preferences, and which broker acts for whom."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from customer_service import repository
 from customer_service.errors import EmailTaken, UsernameTaken, no_such
+from customer_service.personal import FIELDS, NOTHING, Personal, digests, opened, sealed
 from customer_service.repository import Row
 from customer_service.service.events import PROJECTION_READERS, changes, record_state, state_fields
 from shared.auth.permissions import Role
@@ -23,6 +24,7 @@ from shared.contracts.customers import (
     NotificationPreferencesChanged,
 )
 from shared.db import Database, UnitOfWork
+from shared.encryption import FieldKeys
 from shared.errors import NotFound
 from shared.faults import fault
 from shared.http import idempotency
@@ -33,20 +35,26 @@ _REPUBLISH_BATCH = 500
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A new account. `password_hash` is an Argon2 hash: hashing is slow and has no place in a transaction."""
+    """A new account. `password_hash` is an Argon2 hash: hashing is slow and has no place in a transaction. `personal` is in
+    clear."""
 
     username: str
     password_hash: str
     email: str | None = None
-    phone: str | None = None
     full_name: str | None = None
     role: Role = Role.CUSTOMER
     tier: str = "STANDARD"
     beneficial_owner_id: int | None = None
+    personal: Personal = field(default_factory=lambda: NOTHING, repr=False)
 
 
-def register_customer(uow: UnitOfWork, registration: Registration, call: IdempotentCall | None = None) -> Replay:
+def register_customer(
+    uow: UnitOfWork, registration: Registration, keys: FieldKeys | None, call: IdempotentCall | None = None
+) -> Replay:
     """Open an account and say so; its id is in `resource_id`. A repeat of `call` gives the first one's.
+
+    Args:
+        keys: seal what `registration.personal` holds; None only when it holds nothing.
 
     Raises:
         UsernameTaken, EmailTaken: by another account; nothing is written.
@@ -65,18 +73,24 @@ def register_customer(uow: UnitOfWork, registration: Registration, call: Idempot
     customer_id = repository.insert_customer(connection, _columns(registration, uow.context.organization_id))
     if customer_id is None:
         raise _taken(uow, registration)
-    record_state(uow, CustomerRegistered, customer_id, before=None)
+    also = {}
+    if known := {name: value for name, value in registration.personal.items() if value is not None}:
+        assert keys is not None
+        repository.set_personal(connection, [{"id": customer_id, **sealed(keys, customer_id, registration.personal)}])
+        also = digests(keys, customer_id, known)
+    record_state(uow, CustomerRegistered, customer_id, before=None, also_after=also)
     if call is not None:
         return idempotency.complete(connection, call.scope, status_code=201, resource_id=str(customer_id))
     return Replay(201, str(customer_id), replayed=False)
 
 
 def ensure_customer(database: Database, registration: Registration) -> int:
-    """The id of the account with this username, opened when there is none. For seeds; what exists is not changed."""
+    """The id of the account with this username, opened when there is none. For seeds, which know no personal data; what
+    exists is not changed."""
 
     def work(uow: UnitOfWork) -> int:
         known = repository.find_state_by_username(uow.connection, registration.username)
-        return known["id"] if known else int(register_customer(uow, registration).resource_id)
+        return known["id"] if known else int(register_customer(uow, registration, None).resource_id)
 
     return database.run(work)
 
@@ -95,8 +109,8 @@ def ensure_tier(database: Database, **values: Any) -> None:
     database.run(work)
 
 
-def update_customer(uow: UnitOfWork, customer_id: int, values: dict[str, Any]) -> Row:
-    """Change contact data, `active` or `role`; `values` holds only what changes. Changing nothing says nothing.
+def update_customer(uow: UnitOfWork, customer_id: int, values: dict[str, Any], keys: FieldKeys) -> Row:
+    """Change contact data, `active` or `role`; `values` holds only what changes, in clear. Changing nothing says nothing.
 
     A deactivated customer's sessions and tokens end. A new role needs no new tokens: it is looked up, not read from
     them.
@@ -106,7 +120,10 @@ def update_customer(uow: UnitOfWork, customer_id: int, values: dict[str, Any]) -
         EmailTaken: by another account.
     """
     before = _locked(uow, customer_id)
-    if all(before[name] == value for name, value in values.items()):
+    personal = opened(keys, before)
+    new_personal = {name: values[name] for name in FIELDS if name in values and values[name] != personal[name]}
+    values = {name: value for name, value in values.items() if name not in FIELDS}
+    if not new_personal and all(before[name] == value for name, value in values.items()):
         return before
     email = values.get("email")
     if email is not None and repository.email_taken(uow.connection, email, by_other_than=customer_id):
@@ -122,7 +139,18 @@ def update_customer(uow: UnitOfWork, customer_id: int, values: dict[str, Any]) -
         after["tokens_valid_from"] = utc_now()
         repository.revoke_all_sessions(uow.connection, customer_id)
     repository.update_customer(uow.connection, customer_id, after)
-    row = record_state(uow, event, customer_id, before=before)
+    if new_personal:
+        columns = sealed(keys, customer_id, {**personal, **new_personal})
+        repository.set_personal(uow.connection, [{"id": customer_id, **columns}])
+    old_personal = {name: personal[name] for name in new_personal}
+    row = record_state(
+        uow,
+        event,
+        customer_id,
+        before=before,
+        also_before=digests(keys, customer_id, old_personal),
+        also_after=digests(keys, customer_id, new_personal),
+    )
     if before["role"] == Role.BROKER and row["role"] != Role.BROKER:
         _unassign_all(uow, customer_id)
     return row
@@ -258,7 +286,6 @@ def _columns(registration: Registration, organization_id: str) -> Row:
         "username": registration.username,
         "password_hash": registration.password_hash,
         "email": registration.email,
-        "phone": registration.phone,
         "full_name": registration.full_name,
         "role": registration.role.value,
         "tier": registration.tier,

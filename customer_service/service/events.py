@@ -10,8 +10,8 @@ from shared.contracts.customers import CustomerState
 from shared.db import UnitOfWork
 from shared.faults import fault
 
-_PERSONAL = frozenset({"email", "phone", "full_name"})
-_SAID = ("email", "phone", "full_name", "role", "tier", "active", "brokers", "beneficial_owner_id")
+_PERSONAL = frozenset({"email", "full_name"})
+_SAID = ("email", "full_name", "role", "tier", "active", "brokers", "beneficial_owner_id")
 PROJECTION_READERS = ("order_service", "asset_service", "processor", "notifier")
 """Who keeps a projection of customers. The auditor keeps a trail instead, and must not read of a change twice."""
 
@@ -32,7 +32,8 @@ def state_fields(row: Row) -> dict[str, Any]:
 
 
 def said(row: Row) -> dict[str, Any]:
-    """A customer as `before` and `after` show him: personal data as digests."""
+    """A customer as `before` and `after` show him: personal data as digests. What is stored encrypted is spoken of where it
+    changes."""
     shown: dict[str, Any] = {}
     for name in _SAID:
         value = row[name]
@@ -57,6 +58,7 @@ def record_state(
         old, new = None, said(row)
     else:
         old, new = changes(said(before), said(row))
+        old |= extra.pop("also_before", {})
     payload = event(before=old, after={**new, **extra.pop("also_after", {})}, **state_fields(row), **extra)
     uow.record(payload, aggregate_id=str(customer_id), aggregate_version=row["version"], customer_id=customer_id)
     fault("customers.said")

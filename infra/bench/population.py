@@ -96,7 +96,7 @@ def _open_accounts(database: Database) -> list[int]:
 
     def work(unit: UnitOfWork, numbers: range) -> list[int]:
         return [
-            int(register_customer(unit, Registration(_name(number), password_hash, tier=_TIER)).resource_id)
+            int(register_customer(unit, Registration(_name(number), password_hash, tier=_TIER), None).resource_id)
             for number in numbers
         ]
 

@@ -218,7 +218,7 @@ LAYOUT = {
 OWN_ROOMS = {
     "asset_service": {"book", "fold", "ledger", "reservations", "settlement"},
     "auditor": {"chain", "export", "records", "telemetry", "writer"},
-    "customer_service": {"passwords", "sign_in_limit"},
+    "customer_service": {"passwords", "personal", "sign_in_limit"},
     "notifier": {"channels", "sender", "templates"},
     "order_service": {"group_commit", "instruments", "running_keys", "waiting"},
     "processor": {"matching", "sagas"},

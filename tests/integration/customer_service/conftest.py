@@ -15,6 +15,7 @@ from customer_service.app import create
 from customer_service.dependencies import CustomerResources
 from customer_service.service import customers
 from customer_service.service.customers import Registration
+from shared import encryption
 from shared.auth import keys
 from shared.auth.permissions import Role
 
@@ -80,6 +81,7 @@ class Person:
 def api(servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     directory = tmp_path_factory.mktemp("keys")
     keys.ensure(directory)
+    encryption.ensure(directory)
     with ExitStack() as stack:
         # Settings are read once, when the process starts; nothing is left in the environment for other tests.
         with pytest.MonkeyPatch.context() as patch:

@@ -39,7 +39,7 @@ class TestCreateCustomer:
         payload = event["payload"]
         assert payload["tier_priority"] == 3
         assert payload["rate_limit"] == 100
-        assert payload["after"]["phone"].startswith("sha256:")
+        assert payload["after"]["phone"].startswith("hmac-sha256:1:")
         assert "+905551234567" not in str(event)
 
     def test_taken_username_is_refused_and_nothing_is_said(self, api: Api, admin: Person, customer: Person) -> None:

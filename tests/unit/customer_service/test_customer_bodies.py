@@ -27,6 +27,11 @@ GOOD = {"username": "ayse", "password": "a good one"}
         {"phone": "+90 555"},
         {"phone": "+0555123456"},
         {"phone": 905551234567},
+        {"national_id": "1234"},
+        {"national_id": "123 456"},
+        {"iban": "TR330006100519786457841327"},  # the last digit is another
+        {"iban": "TR33 0006 1005 1978 6457 8413 26"},
+        {"iban": "TR3300061005"},
         {"full_name": ""},
         {"full_name": "a\r\nb"},
         {"tier": "gold"},
@@ -39,6 +44,11 @@ GOOD = {"username": "ayse", "password": "a good one"}
 def test_customers(change: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         CustomerCreate.model_validate({**GOOD, **change})
+
+
+@pytest.mark.parametrize("iban", ["TR330006100519786457841326", "DE89370400440532013000", "NO9386011117947"])
+def test_an_iban_with_the_right_check_digits(iban: str) -> None:
+    assert CustomerCreate.model_validate({**GOOD, "iban": iban}).iban == iban
 
 
 def test_a_patch_knows_what_was_left_out() -> None:
