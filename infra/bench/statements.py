@@ -12,7 +12,9 @@ from infra.bench.system import BenchSystem
 _PREFIX = "%p|%a|"
 _LINE = re.compile(r"^(\d+)\|([^|]*)\|LOG:  (?:statement|execute [^:]*): (.*)$")
 # What opens, closes and orders transactions is no work of a stage.
-_FRAME = re.compile(r"^\s*(BEGIN|COMMIT|ROLLBACK|SET|SHOW|NOTIFY|SAVEPOINT|RELEASE|SELECT\s+pg_advisory)", re.IGNORECASE)
+_FRAME = re.compile(
+    r"^\s*(BEGIN|COMMIT|ROLLBACK|SET|SHOW|NOTIFY|SAVEPOINT|RELEASE|SELECT\s+pg_advisory)", re.IGNORECASE
+)
 _SETTLES = re.compile(r"INSERT INTO (ledger_|settlements)|UPDATE trades", re.IGNORECASE)
 
 
