@@ -25,7 +25,7 @@ from shared.messaging.right_of_way import RightOfWay
 from shared.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
-_PATIENCE_SECONDS_MAX = 1.0
+_PATIENCE_SECONDS_MAX = 5.0
 
 
 class Consumer(Protocol):
@@ -156,7 +156,7 @@ def run_workers(
     dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = 1.0
     dramatiq.worker.POST_PROCESS_MESSAGE_RETRY_DELAY_SECS = 1
     broker = Broker(settings.queue_url)
-    right_of_way = RightOfWay(min(_PATIENCE_SECONDS_MAX, settings.relay_lease_seconds / 4))
+    right_of_way = RightOfWay(min(_PATIENCE_SECONDS_MAX, settings.relay_lease_seconds / 3))
     consumers = []
     for worker in workers:
         consumer = worker.start()
