@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from order_service.models import OrderStatus
-from shared.db import Conflict, Connection
+from shared.db import Conflict, Connection, uuid_array
 from shared.http.idempotency import KEPT_HOURS
 
 Row = dict[str, Any]
@@ -27,7 +27,7 @@ def find_order(connection: Connection, order_id: str) -> Row | None:
 
 def find_orders(connection: Connection, order_ids: Iterable[str]) -> dict[str, Row]:
     """The orders of these ids, by id."""
-    rows = connection.execute(_FIND_ORDERS, {"ids": list(order_ids)}).fetchall()
+    rows = connection.execute(_FIND_ORDERS, {"ids": uuid_array(order_ids)}).fetchall()
     return {row["id"]: row for row in rows}
 
 

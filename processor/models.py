@@ -32,7 +32,7 @@ saga_instances = sa.Table(
     sa.Column("saga_type", sa.Text, nullable=False),
     sa.Column("aggregate_id", sa.Text, nullable=False),
     sa.Column("current_state", sa.Text, nullable=False),
-    # The message that started it: its terms, actor and correlation.
+    # What it remembers of the message that began it (sagas/opening.py).
     sa.Column("payload", postgresql.JSONB, nullable=False),
     # Where a NEEDS_HUMAN saga goes on when a person says so.
     sa.Column("resume_state", sa.Text),

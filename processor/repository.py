@@ -8,7 +8,8 @@ from psycopg import sql
 
 from shared.contracts import Message
 from shared.contracts.assets import InstrumentChanged
-from shared.db import Conflict, Connection
+from shared.db import Conflict, Connection, uuid_array
+from shared.ids import ROOT_ORGANIZATION_ID
 
 Row: TypeAlias = dict[str, Any]
 _BOOK_LOCK = 7010
@@ -37,12 +38,12 @@ def load_sagas(connection: Connection, ids: Sequence[str]) -> list[Row]:
     return connection.execute(
         "SELECT saga_id, saga_type, current_state, version, resume_state, reason FROM saga_instances"
         " WHERE saga_id = ANY(%s::uuid[])",
-        (list(ids),),
+        (uuid_array(ids),),
     ).fetchall()
 
 
 def insert_sagas(connection: Connection, rows: Sequence[Row]) -> None:
-    """`rows`: saga_id, saga_type, current_state, payload (a message), awaiting_batch_id, deadline_at."""
+    """`rows`: saga_id, saga_type, current_state, payload (an Opening), awaiting_batch_id, deadline_at."""
     connection.execute(
         """INSERT INTO saga_instances
                (saga_id, saga_type, aggregate_id, current_state, payload, awaiting_batch_id, deadline_at, created_at, updated_at)
@@ -129,7 +130,8 @@ def join_queue(connection: Connection, order_ids: Sequence[str]) -> None:
         """INSERT INTO matching_queue
                (id, order_id, organization_id, customer_id, beneficial_owner_id, customer_tier, priority, asset_name, quote_asset,
                 order_side, price, size, remaining_size, joined_seq, expires_at, created_at)
-           SELECT s.saga_id, s.saga_id, (s.payload ->> 'organization_id')::uuid, (s.payload ->> 'customer_id')::bigint,
+           SELECT s.saga_id, s.saga_id, coalesce((s.payload ->> 'organization_id')::uuid, %(root_organization_id)s::uuid),
+                  (s.payload ->> 'customer_id')::bigint,
                   t.beneficial_owner_id, t.tier, t.tier_priority, t.asset_name, t.quote_asset, t.order_side, t.price, t.size,
                   t.size, nextval('matching_queue_seq'), t.expires_at, (SELECT brokage_now())
              FROM unnest(%(ids)s::uuid[]) WITH ORDINALITY AS joining (id, position)
@@ -138,12 +140,14 @@ def join_queue(connection: Connection, order_ids: Sequence[str]) -> None:
                     AS t (beneficial_owner_id bigint, tier text, tier_priority int, asset_name text, quote_asset text,
                           order_side text, price numeric, size numeric, expires_at timestamptz)
             ORDER BY joining.position""",
-        {"ids": list(order_ids)},
+        {"ids": uuid_array(order_ids), "root_organization_id": ROOT_ORGANIZATION_ID},
     )
 
 
 def load_queue(connection: Connection, order_ids: Sequence[str]) -> list[Row]:
-    return connection.execute("SELECT * FROM matching_queue WHERE id = ANY(%s::uuid[])", (list(order_ids),)).fetchall()
+    return connection.execute(
+        "SELECT * FROM matching_queue WHERE id = ANY(%s::uuid[])", (uuid_array(order_ids),)
+    ).fetchall()
 
 
 def update_queue(connection: Connection, rows: Sequence[Row]) -> None:
@@ -170,7 +174,7 @@ def update_queue(connection: Connection, rows: Sequence[Row]) -> None:
 
 def leave_queue(connection: Connection, order_ids: Sequence[str]) -> None:
     """Final orders are no longer the queue's concern."""
-    connection.execute("DELETE FROM matching_queue WHERE id = ANY(%s::uuid[])", (list(order_ids),))
+    connection.execute("DELETE FROM matching_queue WHERE id = ANY(%s::uuid[])", (uuid_array(order_ids),))
 
 
 _SIDES = {
@@ -285,7 +289,9 @@ def finish_trades(connection: Connection, rows: Sequence[Row]) -> None:
 
 
 def find_trades(connection: Connection, ids: Sequence[str]) -> list[Row]:
-    return connection.execute("SELECT * FROM trades WHERE id = ANY(%s::uuid[]) ORDER BY id", (list(ids),)).fetchall()
+    return connection.execute(
+        "SELECT * FROM trades WHERE id = ANY(%s::uuid[]) ORDER BY id", (uuid_array(ids),)
+    ).fetchall()
 
 
 def list_trades(

@@ -73,7 +73,7 @@ class QueuedOrderRead(BaseModel):
 
 
 class SagaRead(BaseModel):
-    """`payload` is the message that began it."""
+    """`payload` is what it remembers of the message that began it: actor, correlation, an order's terms."""
 
     id: str
     saga_type: str

@@ -8,7 +8,7 @@ from asset_service.models import InstrumentStatus, ReservationStatus
 from asset_service.repository.ledger import insert_postings
 from asset_service.repository.rows import Row, as_json, check_count
 from shared.contracts.orders import OrderSide
-from shared.db import Connection
+from shared.db import Connection, uuid_array
 
 
 def load_reservations(connection: Connection, book: Book, order_ids: Sequence[str]) -> None:
@@ -17,7 +17,7 @@ def load_reservations(connection: Connection, book: Book, order_ids: Sequence[st
         SELECT r.* FROM asset_reservations r
         WHERE r.holder_type = 'ORDER' AND r.holder_id = ANY(%(ids)s::uuid[]) AND r.leg = 'ORDER'
         """,
-        {"ids": list(order_ids)},
+        {"ids": uuid_array(order_ids)},
     ).fetchall()
     for row in rows:
         book.reservations[row["order_id"]] = _reservation(row)
@@ -26,7 +26,7 @@ def load_reservations(connection: Connection, book: Book, order_ids: Sequence[st
 def load_settlements(connection: Connection, book: Book, trade_ids: Sequence[str]) -> None:
     rows = connection.execute(
         "SELECT trade_id, refusal, notional, buyer_fee, seller_fee FROM settlements WHERE trade_id = ANY(%(ids)s::uuid[])",
-        {"ids": list(trade_ids)},
+        {"ids": uuid_array(trade_ids)},
     ).fetchall()
     for row in rows:
         book.settlements[row["trade_id"]] = Settlement(

@@ -9,6 +9,7 @@ from typing import Any
 from processor import repository
 from processor.models import SagaType, TradeStatus
 from processor.sagas import order_saga
+from processor.sagas.opening import Opening, opening_of
 from processor.sagas.order_saga import ORDER_SAGA, OrderSagaState
 from processor.sagas.trade_saga import TRADE_SAGA, TradeSagaState
 from processor.service import commands
@@ -41,7 +42,7 @@ class Saga:
     state: OrderSagaState | TradeSagaState
     version: int = 1
     steps: int = 0
-    opening: Message[OrderCreated] | None = None
+    opening: Opening | None = None
     awaiting_batch_id: str | None = None
     resume_state: str | None = None
     reason: str | None = None
@@ -114,9 +115,10 @@ class SagaBatch:
     def _open(self, message: Message[OrderCreated]) -> None:
         if message.aggregate_id in self.sagas:
             return
-        saga = Saga(message.aggregate_id, SagaType.ORDER, OrderSagaState.RESERVING, opening=message)
+        opening = opening_of(message)
+        saga = Saga(message.aggregate_id, SagaType.ORDER, OrderSagaState.RESERVING, opening=opening)
         self.sagas[saga.id] = saga
-        self._send(saga, "ReserveAsset", message, Facts(order=message.payload), message.customer_id)
+        self._send(saga, "ReserveAsset", message, Facts(order=opening.payload), message.customer_id)
 
     def _cancel_requested(self, message: Message[OrderCancelRequested]) -> None:
         entry = self.entries.get(message.aggregate_id)
@@ -129,7 +131,7 @@ class SagaBatch:
             if entry is not None:
                 entry.take_off()
 
-    def expire(self, order_id: str, opening: Message[OrderCreated]) -> bool:
+    def expire(self, order_id: str, opening: Opening) -> bool:
         """Take an order whose time is over off the book; False when it has left by itself.
 
         Args:
@@ -198,7 +200,7 @@ class SagaBatch:
         else:
             entry.take_off()
 
-    def _advance(self, order_id: str, name: str, message: Message[Any], *, reason: str | None = None) -> bool:
+    def _advance(self, order_id: str, name: str, message: Message[Any] | Opening, *, reason: str | None = None) -> bool:
         """Move an order's saga by its table and send what follows; False when the message was late or repeated.
 
         One that waits for a person moves by the state it was stuck in: a cancel must not be forgotten, and an answer that comes
@@ -225,7 +227,9 @@ class SagaBatch:
             self.joining[order_id] = None
         return True
 
-    def _send(self, saga: Saga, command: str, cause: Message[Any], facts: Facts, customer_id: int | None) -> None:
+    def _send(
+        self, saga: Saga, command: str, cause: Message[Any] | Opening, facts: Facts, customer_id: int | None
+    ) -> None:
         payload = commands.build(command, facts)
         message = self.unit.record(
             payload,

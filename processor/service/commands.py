@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from processor.sagas.opening import OrderTerms
 from processor.service.queue_entry import QueueEntry
 from shared.contracts import Command
 from shared.contracts.assets import ReleaseReservation, ReserveAsset
@@ -12,7 +13,6 @@ from shared.contracts.orders import (
     MarkOrderExpired,
     MarkOrderMatched,
     MarkOrderPartiallyMatched,
-    OrderCreated,
     RejectOrder,
 )
 
@@ -24,7 +24,7 @@ EXPIRED = "EXPIRED"
 class Facts:
     """What a command may need to know; a command that needs what is missing is a bug."""
 
-    order: OrderCreated | None = None
+    order: OrderTerms | None = None
     reason: str | None = None
     entry: QueueEntry | None = None
 

@@ -9,15 +9,14 @@ import structlog
 from processor import repository
 from processor.models import SagaType
 from processor.repository import Row
+from processor.sagas.opening import Opening
 from processor.sagas.order_saga import OrderSagaState
-from processor.sagas.trade_saga import TradeSagaState
 from processor.service import commands
 from processor.service.advance import RECEIVERS
 from processor.service.commands import Facts
 from processor.service.queue_entry import QueueEntry
 from processor.settings import Settings
-from shared.contracts import Command, Message
-from shared.contracts.orders import OrderCreated
+from shared.contracts import Command
 from shared.contracts.trades import SettleTrade
 from shared.db import Database, UnitOfWork
 from shared.faults import fault
@@ -80,9 +79,17 @@ def resend(unit: UnitOfWork, rows: list[Row], *, answer_seconds: float) -> None:
         row["id"]: QueueEntry.from_row(row)
         for row in repository.load_queue(unit.connection, [row["saga_id"] for row in rows])
     }
+    trades = {row["saga_id"] for row in rows if row["saga_type"] == SagaType.TRADE}
+    terms = (
+        {row["id"]: _terms(row) for row in repository.find_trades(unit.connection, sorted(trades))} if trades else {}
+    )
     updates = []
     for row in rows:
-        name, command, opening = _command(row, entries.get(row["saga_id"]))
+        opening = msgspec.json.decode(row["payload"], type=Opening)
+        if row["saga_id"] in trades:
+            name, command = "SettleTrade", terms[row["saga_id"]]
+        else:
+            name, command = _order_command(row, opening, entries.get(row["saga_id"]))
         message = unit.record(
             command,
             aggregate_id=row["saga_id"],
@@ -101,12 +108,10 @@ def resend(unit: UnitOfWork, rows: list[Row], *, answer_seconds: float) -> None:
     fault("deadlines.resent")
 
 
-def _command(row: Row, entry: QueueEntry | None) -> tuple[str, Command, Message[Any]]:
-    if row["saga_type"] == SagaType.TRADE:
-        assert row["current_state"] == TradeSagaState.SETTLING
-        trade = msgspec.json.decode(row["payload"], type=Message[SettleTrade])
-        return "SettleTrade", trade.payload, trade
-    order = msgspec.json.decode(row["payload"], type=Message[OrderCreated])
+def _order_command(row: Row, opening: Opening, entry: QueueEntry | None) -> tuple[str, Command]:
     name = _AWAITED[OrderSagaState(row["current_state"])]
-    facts = Facts(order=order.payload, reason=row["reason"], entry=entry)
-    return name, commands.build(name, facts), order
+    return name, commands.build(name, Facts(order=opening.payload, reason=row["reason"], entry=entry))
+
+
+def _terms(trade: Row) -> Command:
+    return SettleTrade(**{name: trade[name] for name in SettleTrade.__struct_fields__})

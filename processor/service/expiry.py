@@ -4,10 +4,10 @@ import msgspec
 import structlog
 
 from processor import repository
+from processor.sagas.opening import Opening
 from processor.service.advance import SagaBatch
 from processor.settings import Settings
-from shared.contracts.message import SYSTEM_ACTOR, Message
-from shared.contracts.orders import OrderCreated
+from shared.contracts.message import SYSTEM_ACTOR
 from shared.db import Database, UnitOfWork
 from shared.faults import fault
 
@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 _AT_ONCE = 200
 """Orders in one transaction, which holds the locks of all their instruments: matching waits for it."""
 _BATCHES_MAX = 50
-_opening_decoder = msgspec.json.Decoder(Message[OrderCreated])
+_opening_decoder = msgspec.json.Decoder(Opening)
 
 
 def expire_orders(database: Database, settings: Settings) -> int:
@@ -49,6 +49,6 @@ def _expire(unit: UnitOfWork, settings: Settings) -> tuple[int, int]:
     return len(due), expired
 
 
-def _by_itself(opening: str) -> Message[OrderCreated]:
-    """The order's first message, to go on from: nobody asked for what follows."""
+def _by_itself(opening: str) -> Opening:
+    """What began the order's saga, to go on from: nobody asked for what follows."""
     return msgspec.structs.replace(_opening_decoder.decode(opening), actor=SYSTEM_ACTOR)

@@ -12,6 +12,7 @@ from processor.matching.book import QueuedOrder, any_cross, default_price, sweep
 from processor.matching.policy import Policy, sort_key
 from processor.models import SagaType
 from processor.repository import Row
+from processor.sagas.opening import opening_of
 from processor.sagas.trade_saga import TradeSagaState
 from processor.service.queue_entry import QueueEntry
 from processor.settings import Settings
@@ -196,7 +197,7 @@ def _write_trade(
             "saga_id": trade_id,
             "saga_type": SagaType.TRADE,
             "current_state": TradeSagaState.SETTLING,
-            "payload": command,
+            "payload": opening_of(command),
             "awaiting_batch_id": unit.batch_id("asset_service", command),
             "deadline_at": unit.now + settings.saga_answer,
         }

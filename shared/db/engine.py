@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import TypeVar
 
 import msgspec
@@ -66,10 +67,15 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, psycopg.OperationalError) and error.sqlstate is None
 
 
+@lru_cache(maxsize=65_536)
+def _amount(text: bytes) -> Decimal:
+    # Cached: a batch has few different prices and fees, and zeros without number.
+    return Decimal((text.rstrip(b"0").rstrip(b".") if b"." in text else text).decode())
+
+
 class _AmountLoader(psycopg.adapt.Loader):
     def load(self, data: Buffer) -> Decimal:
-        plain = bytes(data)
-        return Decimal((plain.rstrip(b"0").rstrip(b".") if b"." in plain else plain).decode())
+        return _amount(bytes(data))
 
 
 class _TextLoader(psycopg.adapt.Loader):

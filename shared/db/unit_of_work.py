@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import psycopg
 from psycopg.rows import DictRow
@@ -30,6 +30,22 @@ class Context:
     organization_id: str = ROOT_ORGANIZATION_ID
 
 
+class Cause(Protocol):
+    """What a message is said because of: another message, or what is remembered of one."""
+
+    @property
+    def event_id(self) -> str: ...
+
+    @property
+    def actor(self) -> Actor: ...
+
+    @property
+    def correlation_id(self) -> str: ...
+
+    @property
+    def organization_id(self) -> str: ...
+
+
 class UnitOfWork:
     """An open transaction and what it will say when it commits. Only `Database.run` makes and commits one."""
 
@@ -46,7 +62,7 @@ class UnitOfWork:
         aggregate_id: str,
         aggregate_version: int = 1,
         customer_id: int | None = None,
-        cause: Message[Any] | None = None,
+        cause: Cause | None = None,
         readers: Iterable[str] | None = None,
     ) -> Message[P]:
         """Say `payload` to its readers once this transaction commits.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from shared.contracts.message import Message, encode_messages, lane_of
+from shared.db.arrays import uuid_array
 from shared.faults import fault
 from shared.ids import new_id
 from shared.messaging.delivery import Acknowledgement, Batch, Outcome
@@ -189,8 +190,8 @@ class PostgresOutbox:
             connection.execute(
                 _ACKNOWLEDGE,
                 {
-                    "acked": [a.batch_id for a in acknowledgements if a.outcome is Outcome.ACKED],
-                    "parked": [a.batch_id for a in acknowledgements if a.outcome is Outcome.PARKED],
+                    "acked": uuid_array(a.batch_id for a in acknowledgements if a.outcome is Outcome.ACKED),
+                    "parked": uuid_array(a.batch_id for a in acknowledgements if a.outcome is Outcome.PARKED),
                 },
             )
             fault("outbox.acknowledged")
@@ -230,7 +231,7 @@ class PostgresOutbox:
     def _mark_sent(self, connection: "Connection", ids: list[str]) -> Iterator[Claim]:
         claims: dict[tuple[str, int], list[Batch]] = {}
         events: Counter[tuple[str, int]] = Counter()
-        rows = connection.execute(_MARK_SENT, {"ids": ids, "lease": self._lease_seconds}).fetchall()
+        rows = connection.execute(_MARK_SENT, {"ids": uuid_array(ids), "lease": self._lease_seconds}).fetchall()
         fault("outbox.marked_sent")
         for row in sorted(rows, key=lambda row: row["seq"]):
             batch = Batch(row["id"], row["retry_count"], msgspec.Raw(row["payload"].encode()))

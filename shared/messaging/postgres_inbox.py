@@ -8,6 +8,7 @@ import msgspec
 from psycopg import errors
 
 from shared.contracts.message import Message
+from shared.db.arrays import uuid_array
 from shared.db.engine import Database, DatabaseUnavailable
 from shared.db.unit_of_work import Conflict, Connection, UnitOfWork
 from shared.ids import new_id
@@ -47,7 +48,7 @@ class _Transaction:
 
     def claim(self, ids: Sequence[str], *, single: bool) -> set[str]:
         rows = self._connection.execute(
-            _CLAIM_SINGLE if single else _CLAIM, {"consumer": self._consumer, "ids": list(ids)}
+            _CLAIM_SINGLE if single else _CLAIM, {"consumer": self._consumer, "ids": uuid_array(ids)}
         ).fetchall()
         owned = {row["event_id"] for row in rows if row["event_id"] is not None}
         # Who waited for another claim saw the dead letters of before its commit: they are read again when asked for.
@@ -58,7 +59,7 @@ class _Transaction:
     def states(self, ids: Sequence[str]) -> dict[str, State]:
         rows = self._connection.execute(
             "SELECT event_id, state FROM processed_events WHERE consumer = %(consumer)s AND event_id = ANY(%(ids)s::uuid[])",
-            {"consumer": self._consumer, "ids": list(ids)},
+            {"consumer": self._consumer, "ids": uuid_array(ids)},
         )
         return {row["event_id"]: State(row["state"]) for row in rows}
 
@@ -66,7 +67,7 @@ class _Transaction:
         self._connection.execute(
             """INSERT INTO processed_events (consumer, event_id, state)
                SELECT %(consumer)s, id, 'SPLIT' FROM unnest(%(ids)s::uuid[]) AS id ON CONFLICT DO NOTHING""",
-            {"consumer": self._consumer, "ids": list(ids)},
+            {"consumer": self._consumer, "ids": uuid_array(ids)},
         )
 
     def finish(self, batch_id: str) -> None:

@@ -232,6 +232,13 @@ def test_names_tell_where_to_go(service: str) -> None:
     assert names - LAYOUT - OWN_ROOMS[service] == set()
 
 
+@pytest.mark.parametrize("service", SERVICES)
+def test_migrations_are_one_chain(service: str) -> None:
+    """Two versions with one number, written at the same time, would leave it to chance which of them is run."""
+    numbers = [path.name[:4] for path in sorted((ROOT / service / "migrations" / "versions").glob("0*.py"))]
+    assert numbers == [f"{number:04}" for number in range(1, len(numbers) + 1)]
+
+
 def test_no_committed_file_names_this_machine_or_a_download_host() -> None:
     """The lock is hashes and versions; where packages come from is the reader's own setting."""
     lock = (ROOT / "requirements.lock").read_text()

@@ -38,7 +38,7 @@ class TestExpiry:
         processor.pass_time(HOUR + 1)
         processor.expire()
         [(message,)] = processor.query(
-            "SELECT m FROM outbox_events, jsonb_array_elements(payload) AS m"
+            "SELECT m FROM outbox_events, jsonb_array_elements(payload::jsonb) AS m"
             " WHERE m->>'aggregate_id' = %s AND m->>'type' = 'ReleaseReservation'",
             order,
         )
@@ -56,7 +56,7 @@ class TestExpiry:
         processor.pass_time(processor.settings.saga_answer_seconds + 1)
         assert processor.sweep() == 1
         reasons = processor.query(
-            "SELECT m->'payload'->>'reason' FROM outbox_events, jsonb_array_elements(payload) AS m"
+            "SELECT m->'payload'->>'reason' FROM outbox_events, jsonb_array_elements(payload::jsonb) AS m"
             " WHERE m->>'aggregate_id' = %s AND m->>'type' = 'ReleaseReservation'",
             order,
         )
