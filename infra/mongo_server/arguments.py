@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
+from bson.timestamp import Timestamp
+
 from infra.mongo_server.errors import CommandError, bad_value, not_supported
 from infra.mongo_server.paths import Doc
 
@@ -11,6 +13,7 @@ _HARMLESS: Final = frozenset(
     {"$db", "lsid", "$readPreference", "$clusterTime", "comment", "maxTimeMS", "readConcern", "writeConcern"}
 )
 _READ_CONCERNS: Final[list[Doc]] = [{}, {"level": "local"}, {"level": "available"}, {"level": "majority"}]
+_SNAPSHOT: Final = "snapshot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,8 @@ class Arguments:
     body: Doc
     sequences: dict[str, list[bytes]]
 
-    def check(self, allowed: frozenset[str]) -> None:
+    def check(self, allowed: frozenset[str], *, of_a_moment: bool = False) -> None:
+        """`of_a_moment`: the command can read a snapshot that was taken before."""
         for name, value in self.body.items():
             if name in ("txnNumber", "startTransaction", "autocommit"):
                 raise CommandError(20, "Transaction numbers are only allowed on a replica set member or mongos")
@@ -30,10 +34,25 @@ class Arguments:
                 raise CommandError(40415, f"BSON field '{self.command}.{name}' is unknown to the local document server")
             if name == "writeConcern":
                 _check_write_concern(value)
-            elif name == "readConcern" and value not in _READ_CONCERNS:
+            elif name == "readConcern" and value not in _READ_CONCERNS and not (of_a_moment and self.of_a_moment):
                 raise not_supported(f"readConcern {value}")
         if unknown := set(self.sequences) - allowed:
             raise CommandError(40415, f"unknown document sequence {sorted(unknown)}")
+
+    @property
+    def of_a_moment(self) -> bool:
+        """Whether it asks for a snapshot that outlives the command."""
+        concern = self.body.get("readConcern")
+        return isinstance(concern, dict) and concern.get("level") == _SNAPSHOT
+
+    @property
+    def moment(self) -> Timestamp | None:
+        """Which snapshot it asks for; None: one of now."""
+        concern = self.body["readConcern"]
+        moment = concern.get("atClusterTime")
+        if set(concern) - {"level", "atClusterTime"} or not isinstance(moment, Timestamp | None):
+            raise not_supported(f"readConcern {concern}")
+        return moment
 
     @property
     def target(self) -> str:

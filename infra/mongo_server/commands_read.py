@@ -15,6 +15,7 @@ from infra.mongo_server.errors import CommandError, bad_value
 from infra.mongo_server.keys import encode
 from infra.mongo_server.match import compile_filter
 from infra.mongo_server.merge import compile_merge
+from infra.mongo_server.moments import Moments
 from infra.mongo_server.paths import MISSING, Doc, lookup, split
 from infra.mongo_server.planner import choose
 from infra.mongo_server.projection import Projection, compile_projection
@@ -31,24 +32,33 @@ _Open = Callable[[Snapshot, Collection], Iterator[bytes]]
 class Reads:
     """The commands that change nothing (but `aggregate` with `$merge`)."""
 
-    def __init__(self, storage: Storage, cursors: Cursors) -> None:
+    def __init__(self, storage: Storage, cursors: Cursors, moments: Moments) -> None:
         self._storage = storage
         self._cursors = cursors
+        self._moments = moments
 
     def _answer(self, arguments: Arguments, open_: _Open, batch_size: int | None, *, single: bool = False) -> Doc:
-        """Run over a snapshot that lives as long as its cursor."""
-        snapshot = self._storage.snapshot()
+        """Run over a snapshot that lives as long as its cursor, or is of a moment that was asked for."""
+        moment = None
+        if arguments.of_a_moment:
+            moment, snapshot = self._moments.find(arguments.moment)
+            release = self._moments.release
+        else:
+            snapshot, release = self._storage.snapshot(), self._storage.release
         try:
             collection = snapshot.catalog.find(arguments.database, arguments.target)
             documents = iter(()) if collection is None else open_(snapshot, collection)
-            cursor = Cursor(f"{arguments.database}.{arguments.target}", documents, snapshot, self._storage)
+            cursor = Cursor(f"{arguments.database}.{arguments.target}", documents, snapshot, release)
         except BaseException:
-            self._storage.release(snapshot)
+            release(snapshot)
             raise
-        return self._cursors.first_answer(cursor, batch_size, single=single)
+        answer = self._cursors.first_answer(cursor, batch_size, single=single)
+        if moment is not None:
+            answer["cursor"]["atClusterTime"] = moment
+        return answer
 
     def find(self, arguments: Arguments) -> Doc:
-        arguments.check(_FIND)
+        arguments.check(_FIND, of_a_moment=True)
         query, sort, projection = _find_parts(arguments)
         skip, limit = arguments.number("skip"), arguments.number("limit")
 
@@ -59,7 +69,7 @@ class Reads:
         return self._answer(arguments, open_, arguments.batch_size(), single=arguments.flag("singleBatch"))
 
     def get_more(self, arguments: Arguments) -> Doc:
-        arguments.check(frozenset({"collection", "batchSize"}))
+        arguments.check(frozenset({"collection", "batchSize"}), of_a_moment=True)
         namespace = f"{arguments.database}.{arguments.body.get('collection')}"
         cursor_id = arguments.body["getMore"]
         if not isinstance(cursor_id, int):

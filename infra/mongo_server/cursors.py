@@ -4,14 +4,14 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from bson.int64 import Int64
 from bson.raw_bson import RawBSONDocument
 
 from infra.mongo_server.errors import CommandError
-from infra.mongo_server.storage import Snapshot, Storage
+from infra.mongo_server.storage import Snapshot
 
 FIRST_BATCH: Final = 101
 BATCH_BYTES_MAX: Final = 4 * 1024 * 1024  # the protocol allows 16 MiB; less keeps the process small
@@ -20,15 +20,17 @@ IDLE_SECONDS_MAX: Final = 600.0
 
 
 class Cursor:
-    """A lazy result. `lock` is held while a batch is read: two getMores at once are refused."""
+    """A lazy result. `lock` is held while a batch is read: two getMores at once are refused. `release` takes the snapshot back."""
 
-    def __init__(self, namespace: str, documents: Iterator[bytes], snapshot: Snapshot, storage: Storage) -> None:
+    def __init__(
+        self, namespace: str, documents: Iterator[bytes], snapshot: Snapshot, release: Callable[[Snapshot], None]
+    ) -> None:
         self.namespace = namespace
         self.lock = threading.Lock()
         self.touched = time.monotonic()
         self._documents = documents
         self._snapshot = snapshot
-        self._storage = storage
+        self._release = release
         self._closed = False
         self.exhausted = False
 
@@ -53,7 +55,7 @@ class Cursor:
         if not self._closed:
             self._closed = True
             self._documents = iter(())  # ends the statement before its connection goes back
-            self._storage.release(self._snapshot)
+            self._release(self._snapshot)
 
 
 class Cursors:

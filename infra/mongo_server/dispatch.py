@@ -13,6 +13,7 @@ from infra.mongo_server.commands_read import Reads
 from infra.mongo_server.commands_write import Writes
 from infra.mongo_server.cursors import Cursors
 from infra.mongo_server.errors import CommandError, bad_value
+from infra.mongo_server.moments import Moments
 from infra.mongo_server.paths import Doc
 from infra.mongo_server.protocol import Request, reply_bytes
 from infra.mongo_server.storage import Storage
@@ -23,8 +24,8 @@ Handler = Callable[[Arguments], Doc]
 class Dispatcher:
     """Answers every request, never with an exception."""
 
-    def __init__(self, storage: Storage, cursors: Cursors) -> None:
-        admin, reads, writes = Admin(storage), Reads(storage, cursors), Writes(storage)
+    def __init__(self, storage: Storage, cursors: Cursors, moments: Moments) -> None:
+        admin, reads, writes = Admin(storage), Reads(storage, cursors, moments), Writes(storage)
         self._handlers: dict[str, Handler] = {
             "hello": admin.hello,
             "isMaster": admin.hello,

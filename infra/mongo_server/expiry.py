@@ -1,15 +1,15 @@
-"""The background sweep: removes expired documents and closes idle cursors. Readers hide the former already."""
+"""The background sweep: removes expired documents and closes what clients left open. Readers hide the former already."""
 
 import contextlib
 import ctypes
 import sqlite3
 import sys
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
 from infra.mongo_server.catalog import Collection, Index
-from infra.mongo_server.cursors import Cursors
 from infra.mongo_server.documents import Row, delete, utc_now
 from infra.mongo_server.keys import descending, encode
 from infra.mongo_server.storage import Storage
@@ -18,10 +18,10 @@ SWEEP_SECONDS: Final = 10.0
 _BATCH: Final = 500  # per transaction, so that writers wait only briefly
 
 
-def sweep_until(stop: threading.Event, storage: Storage, cursors: Cursors, seconds: float) -> None:
+def sweep_until(stop: threading.Event, storage: Storage, close_idle: Callable[[], None], seconds: float) -> None:
     while not stop.wait(seconds):
         try:
-            cursors.close_idle()
+            close_idle()
             sweep(storage)
             _return_memory()
         except sqlite3.Error as error:  # a full disk, say: documents stay hidden, the next sweep tries again

@@ -10,6 +10,7 @@ from infra.mongo_server.cursors import Cursors
 from infra.mongo_server.dispatch import Dispatcher
 from infra.mongo_server.errors import CommandError
 from infra.mongo_server.expiry import SWEEP_SECONDS, sweep_until
+from infra.mongo_server.moments import Moments
 from infra.mongo_server.protocol import ProtocolError, read_request
 from infra.mongo_server.storage import Storage
 
@@ -23,7 +24,8 @@ class Server:
     def __init__(self, storage: Storage, port: int, *, sweep_seconds: float = SWEEP_SECONDS) -> None:
         self._storage = storage
         self._cursors = Cursors()
-        self._dispatcher = Dispatcher(storage, self._cursors)
+        self._moments = Moments(storage)
+        self._dispatcher = Dispatcher(storage, self._cursors, self._moments)
         self._sweep_seconds = sweep_seconds
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -32,7 +34,7 @@ class Server:
         self.port: int = self._listener.getsockname()[1]
 
     def serve(self) -> None:
-        arguments = (self._stopping, self._storage, self._cursors, self._sweep_seconds)
+        arguments = (self._stopping, self._storage, self._close_idle, self._sweep_seconds)
         sweeper = threading.Thread(target=sweep_until, args=arguments, name="sweep", daemon=True)
         sweeper.start()
         self._listener.settimeout(0.5)  # so that a stop is noticed without a connection
@@ -51,6 +53,10 @@ class Server:
 
     def stop(self) -> None:
         self._stopping.set()
+
+    def _close_idle(self) -> None:
+        self._cursors.close_idle()
+        self._moments.close_idle()
 
     def _start(self, connection: socket.socket) -> None:
         connection.settimeout(None)
@@ -92,5 +98,6 @@ class Server:
         for thread in [*open_connections.values(), sweeper]:
             thread.join(_STOP_SECONDS)
         self._cursors.close_idle(0.0)
+        self._moments.close_idle(0.0)
         with contextlib.suppress(CommandError):
             self._storage.close()

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from bson.decimal128 import Decimal128
+from bson.timestamp import Timestamp
 from pymongo.collection import Collection
+from pymongo.database import Database
 from pymongo.errors import CursorNotFound, OperationFailure
 
 Things = Collection[dict[str, Any]]
@@ -175,6 +177,37 @@ class TestCursors:
         assert collection.count_documents({}) == 1000
         if "local" in collection.database.client.server_info()["gitVersion"]:
             assert odd == []
+
+
+class TestSnapshots:
+    def test_several_collections_are_read_as_they_were_at_one_moment(self, database: Database[Any]) -> None:
+        first, second = database["first"], database["second"]
+        first.insert_many([{"_id": number} for number in range(300)])
+        second.insert_one({"_id": 0})
+        with database.client.start_session(snapshot=True) as session:
+            assert first.count_documents({}) == 300
+            reading = first.find({}, session=session, batch_size=10)
+            next(reading)
+            first.delete_many({})
+            second.insert_one({"_id": 1})
+            database["third"].insert_one({"_id": 0})
+            assert len(list(reading)) == 299
+            assert list(second.find({}, session=session)) == [{"_id": 0}]
+            assert list(first.find({"_id": 7}, session=session)) == [{"_id": 7}]
+            assert list(database["third"].find({}, session=session)) == []
+        assert second.count_documents({}) == 2
+
+    def test_one_that_is_no_longer_kept_is_refused(self, database: Database[Any]) -> None:
+        concern = {"level": "snapshot", "atClusterTime": Timestamp(1, 1)}
+        with pytest.raises(OperationFailure) as refused:
+            database.command("find", "first", readConcern=concern)
+        assert refused.value.code == 239
+
+    def test_only_find_reads_one_here(self, database: Database[Any], is_local: bool) -> None:
+        if not is_local:
+            return
+        with pytest.raises(OperationFailure, match="readConcern"):
+            database.command("count", "first", readConcern={"level": "snapshot"})
 
 
 class TestAggregate:

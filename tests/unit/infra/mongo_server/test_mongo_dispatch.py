@@ -12,6 +12,7 @@ from bson.regex import Regex
 
 from infra.mongo_server.cursors import Cursors
 from infra.mongo_server.dispatch import Dispatcher
+from infra.mongo_server.moments import Moments
 from infra.mongo_server.protocol import Request
 from infra.mongo_server.storage import Storage
 
@@ -99,7 +100,7 @@ def dispatcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dispatcher]
     # Durability is another test's matter; thousands of commands here need not wait for the disk.
     storage._writer.execute("PRAGMA synchronous = OFF")
     cursors = Cursors()
-    yield Dispatcher(storage, cursors)
+    yield Dispatcher(storage, cursors, Moments(storage))
     cursors.close_idle(0.0)
     storage.close()
 

@@ -12,6 +12,7 @@ from infra.mongo_server.cursors import OPEN_MAX, Cursor, Cursors
 from infra.mongo_server.documents import insert, prepare, utc_now
 from infra.mongo_server.errors import CommandError
 from infra.mongo_server.expiry import sweep
+from infra.mongo_server.moments import KEPT_MAX, Moments
 from infra.mongo_server.storage import Storage
 
 
@@ -96,7 +97,7 @@ class TestCursors:
         cursors = Cursors()
 
         def open_one() -> Cursor:
-            return Cursor("app.things", iter([b"\x05\0\0\0\0"] * 5), storage.snapshot(), storage)
+            return Cursor("app.things", iter([b"\x05\0\0\0\0"] * 5), storage.snapshot(), storage.release)
 
         for _ in range(OPEN_MAX):
             cursors.first_answer(open_one(), 1, single=False)
@@ -105,3 +106,19 @@ class TestCursors:
         cursors.close_idle(0.0)
         assert cursors.first_answer(open_one(), 1, single=False)["cursor"]["id"] != 0
         cursors.close_idle(0.0)
+
+
+class TestMoments:
+    def test_kept_snapshots_are_bounded_and_idle_ones_closed(self, storage: Storage) -> None:
+        moments = Moments(storage)
+        first, snapshot = moments.find(None)
+        assert moments.find(first) == (first, snapshot)
+        for _ in range(KEPT_MAX - 1):
+            moments.find(None)
+        with pytest.raises(CommandError):
+            moments.find(None)
+        moments.close_idle(0.0)
+        assert moments.find(None)[0] != first
+        with pytest.raises(CommandError):
+            moments.find(first)
+        moments.close_idle(0.0)
