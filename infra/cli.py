@@ -9,7 +9,10 @@ import typer
 
 from infra.runtime.failures import RuntimeFailure
 
-GROUPS = ("up", "status", "logs", "migrate", "processes", "audit", "ledger", "reconcile", "republish", "pii", "bench")
+GROUPS = (
+    *("up", "status", "logs", "migrate", "processes", "audit", "ledger", "reconcile", "republish", "pii", "bench"),
+    *("backup", "restore", "repair"),
+)
 
 
 def main() -> None:

@@ -18,16 +18,21 @@ def register(app: typer.Typer) -> None:
 
 def status(as_json: Json = False, data_dir: DataDir = None) -> None:
     """Show the processes of the running system and its URLs."""
+    from infra.backup.schedule import lines as backup_lines
+    from infra.backup.schedule import state as backup_state
     from infra.runtime.running import find_system
 
     system = find_system(data_dir)
+    backups = backup_state(system.data_dir)
     if as_json:
-        print(json.dumps({"processes": system.processes, "urls": system.urls}))
+        print(json.dumps({"processes": system.processes, "urls": system.urls, "backups": backups}))
         return
     for process in system.processes:
         print(f"{process['name']:<28} {process['state']:<11} {process['pid'] or '-'}")
     for name, url in system.urls.items():
         print(f"{name:<28} {url}")
+    for line in backup_lines(backups):
+        print(line)
 
 
 def down(data_dir: DataDir = None) -> None:

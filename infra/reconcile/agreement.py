@@ -41,6 +41,9 @@ _ROWS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
 ALLOWED = frozenset(triple for saga, orders, reservations in _ROWS for triple in product(orders, reservations, (saga,)))
 """(order, reservation, saga); an archived order counts as what it was before."""
 NEEDS_HUMAN = "NEEDS_HUMAN"
+UNKNOWN_ORDER = "UNKNOWN_ORDER"
+"""A saga that a repair has ended, because order_service was restored to a moment before its order."""
+_LEFT_OF_UNKNOWN = frozenset({NONE, "RELEASED", "EXPIRED", "SETTLED"})
 
 STEPS = frozenset(
     {(CREATED, OrderStatus.PENDING_RESERVATION.value)}
@@ -57,6 +60,8 @@ STEPS = frozenset(
 def disagreement(order: str | None, reservation: str | None, saga: str | None) -> str | None:
     """What does not go together. A saga that needs a person is named as such elsewhere, and may be at odds with anything."""
     if saga == NEEDS_HUMAN and order is not None:
+        return None
+    if order is None and saga == UNKNOWN_ORDER and (reservation or NONE) in _LEFT_OF_UNKNOWN:
         return None
     if order is None:
         return f"it does not exist, but has a reservation {reservation or NONE} and a saga {saga or NONE}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from heapq import merge
 from operator import itemgetter
-from typing import Any
+from typing import Any, Literal
 
 from infra.reconcile.check import Check, Examined
 from infra.reconcile.rest import Suspect, at_rest
@@ -37,7 +38,31 @@ def _arrived(stores: Stores, examined: Examined) -> None:
 # -- what was sent, and what was processed -------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Between what was sent and what was processed: `reader` lacks an acknowledged batch, has a receipt of what nobody sent, or two
+    sources have sent the same."""
+
+    reader: str
+    id: str
+    what: Literal["not processed", "sent by nobody", "sent twice"]
+
+
+_SAID = {
+    "not processed": ("batch", "{reader} has acknowledged, but not processed it"),
+    "sent by nobody": ("processed event", "{reader} has processed what nobody sent"),
+    "sent twice": ("batch", "two sources have sent it"),
+}
+
+
 def _exactly_once(stores: Stores, examined: Examined) -> None:
+    for difference in differences(stores, examined):
+        row, reason = _SAID[difference.what]
+        examined.found(f"{row} {difference.id}", reason.format(reader=difference.reader))
+
+
+def differences(stores: Stores, examined: Examined) -> Iterator[Difference]:
+    """Every batch that had its effect other than once, as far as the outboxes still have their batches."""
     # The sources are read first: whatever was acknowledged by then has been processed by the time the reader is read.
     with stores.snapshots(*POSTGRES) as sources:
         since = max(_now(source) for source in sources) - timedelta(
@@ -45,24 +70,26 @@ def _exactly_once(stores: Stores, examined: Examined) -> None:
         )
         for reader in (*POSTGRES, *MONGO):
             with _processed(stores, reader, since) as processed:
-                unknown = _compare(sources, reader, processed, examined)
-                for chunk in chunks(unknown, _LOOK_UPS):
-                    for id in _sent_by_nobody(stores, reader, chunk):
-                        examined.found(f"processed event {id}", f"{reader} has processed what nobody sent")
+                for chunk in chunks(_compare(sources, reader, processed, examined), _LOOK_UPS):
+                    suspects = [each.id for each in chunk if each.what == "sent by nobody"]
+                    unknown = set(_sent_by_nobody(stores, reader, suspects))
+                    yield from (each for each in chunk if each.what != "sent by nobody" or each.id in unknown)
 
 
-def _compare(sources: Sequence[Connection], reader: str, processed: Iterator[Row], examined: Examined) -> Iterator[str]:
-    """Find what was acknowledged but not processed; yields the ids of what was processed but not (yet) sent."""
+def _compare(
+    sources: Sequence[Connection], reader: str, processed: Iterator[Row], examined: Examined
+) -> Iterator[Difference]:
+    """What was processed but not sent may be a part of a batch, or have been sent meanwhile."""
     sent = merge(*(stream(source, _SENT, reader=reader) for source in sources), key=itemgetter("key"))
     for id, (batches, receipts) in side_by_side(sent, processed):
         examined.rows += len(batches) + len(receipts)
         if not batches:
             if receipts[0]["recent"]:
-                yield id
+                yield Difference(reader, id, "sent by nobody")
         elif len(batches) > 1:
-            examined.found(f"batch {id}", "two sources have sent it")
+            yield Difference(reader, id, "sent twice")
         elif batches[0]["arrived"] and not (receipts and receipts[0]["state"] == "DONE"):
-            examined.found(f"batch {id}", f"{reader} has acknowledged, but not processed it")
+            yield Difference(reader, id, "not processed")
 
 
 _SENT = """

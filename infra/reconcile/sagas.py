@@ -80,7 +80,8 @@ _RESERVATIONS = """
       FROM asset_reservations AS r WHERE r.holder_type = 'ORDER' AND r.leg = 'ORDER' /*only*/ ORDER BY r.holder_id
 """
 _ORDER_SAGAS = """
-    SELECT s.saga_id AS key, s.current_state AS status, s.version
+    SELECT s.saga_id AS key, s.version,
+           CASE s.reason WHEN 'UNKNOWN_ORDER' THEN s.reason ELSE s.current_state END AS status
       FROM saga_instances AS s WHERE s.saga_type = 'ORDER' /*only*/ ORDER BY s.saga_id
 """
 

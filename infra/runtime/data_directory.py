@@ -17,6 +17,8 @@ from infra.runtime.failures import CannotStart
 from infra.runtime.identity import identity, is_same, signal_if_same, wait_gone
 
 DEFAULT = Path(".brokage")
+UNFINISHED = "restoring"
+"""Is there while a restore is under way; where one was killed, only another restore may begin."""
 ORPHAN_SECONDS = 8.0
 LOGS_KEPT = 3
 LOG_BYTES_MAX = 20 * 1024 * 1024

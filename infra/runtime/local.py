@@ -14,9 +14,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from infra.backup.schedule import COMMAND, BackupTimer
+from infra.backup.settings import BackupSettings
 from infra.runtime.children import HOST, Children
-from infra.runtime.data_directory import DEFAULT, DataDirectory
-from infra.runtime.failures import StartFailed
+from infra.runtime.data_directory import DEFAULT, UNFINISHED, DataDirectory
+from infra.runtime.failures import CannotStart, StartFailed
 from infra.runtime.gate import open_gate
 from infra.runtime.identity import identity
 from infra.runtime.listening import listen
@@ -32,7 +34,7 @@ PUBLIC = "api"
 READY_SECONDS = 120.0
 ENDINGS_AT_START_MAX = 3
 LOG_CHECK_SECONDS = 30.0
-STOP_ORDER = ("api", "relay", "worker", "seed", "migrate")
+STOP_ORDER = (COMMAND, "api", "relay", "worker", "seed", "migrate")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -61,6 +63,7 @@ class LocalRun:
         self.environment: dict[str, str] = {}
         self.children: list[ManagedProcess] = []
         self._once: list[ManagedProcess] = []
+        self._backups = BackupTimer(BackupSettings.of(os.environ), self._make_backup_process)
         self._sockets: dict[str, socket.socket] = {}
         self._supervisor = Supervisor(say, self._changed)
         self._writing = threading.Lock()
@@ -127,6 +130,8 @@ class LocalRun:
 
     def _check(self) -> None:
         self.data.open()
+        if (self.data.path / UNFINISHED).exists():
+            raise CannotStart(f"{self.data.path} was being restored when that ended; run `brokage restore` again")
         for name in self.data.stop_orphans():
             say(f"  ended {name}, which a killed run had left")
         self._sockets[PUBLIC] = listen(HOST, self.options.port)
@@ -206,10 +211,16 @@ class LocalRun:
 
     # -- while it runs -------------------------------------------------------------------------------------------------
 
+    def _make_backup_process(self) -> ManagedProcess:
+        process = self._children.once(COMMAND, [COMMAND], self.environment)
+        self._once.append(process)
+        return process
+
     def _watch(self) -> None:
         while not self._stop.wait(LOG_CHECK_SECONDS):
             with contextlib.suppress(OSError):
                 self.data.bound_logs()
+                self._backups.look()
 
     @property
     def _port(self) -> int:

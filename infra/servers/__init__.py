@@ -14,16 +14,26 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from infra.backup.settings import BackupSettings
 from infra.runtime.data_directory import DataDirectory
 from infra.runtime.process import ManagedProcess, stop_together
 from infra.servers.base import Server
 from infra.servers.mongo import MongoServer
-from infra.servers.postgres import DATABASES, PostgresServer
+from infra.servers.postgres import DATABASES, Archive, PostgresServer
 from infra.servers.valkey import ValkeyServer
 
 __all__ = ["DATABASES", "EmbeddedServers", "MongoServer", "PostgresServer", "ValkeyServer"]
 
 DATABASE_VARIABLES = tuple(variable for _, variable, _ in DATABASES.values())
+
+
+def archive(environ: Mapping[str, str]) -> Archive | None:
+    """Where WAL is archived: in the directory of the scheduled backups, if there is one."""
+    settings = BackupSettings.of(environ)
+    if settings.directory is None:
+        return None
+    settings.directory.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+    return Archive(settings.wal_directory, int(settings.wal_seconds))
 
 
 class EmbeddedServers:
@@ -81,7 +91,7 @@ class EmbeddedServers:
 
     def _create(self) -> None:
         if any(variable not in self._given for variable in DATABASE_VARIABLES):
-            self.postgres = PostgresServer(self.data)
+            self.postgres = PostgresServer(self.data, archive(self._given))
             self.postgres.stop_orphan()
         if "BROKAGE_REDIS_URL" not in self._given:
             self.valkey = ValkeyServer(self.data)

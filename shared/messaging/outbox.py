@@ -28,7 +28,7 @@ BATCH_EVENTS_MAX = 500
 LANES_MAX = 64
 NOTIFY_CHANNEL = "outbox"
 _LANE_LOCK = 7001
-_RELAY_LOCK = 7002
+RELAY_LOCK = 7002
 _DOUBLINGS_MAX = 6
 
 
@@ -185,7 +185,7 @@ class PostgresOutbox:
     def _step(
         self, connection: "Connection", acknowledgements: Sequence[Acknowledgement], queue_depth: QueueDepth
     ) -> Iterator[Claim]:
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_RELAY_LOCK,))
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (RELAY_LOCK,))
         if acknowledgements:
             connection.execute(
                 _ACKNOWLEDGE,

@@ -1,0 +1,150 @@
+"""Backups of a system that goes on, and systems that come back from them."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from backup_world import brought_up
+from reconcile_world import World
+
+from infra.backup import repository as scheduled
+from infra.backup.restore import restore
+from infra.backup.take import Source, take_documents, take_full
+from infra.backup.verify import check_files
+from infra.reconcile.check import Finding
+from infra.runtime.data_directory import DataDirectory
+from infra.runtime.failures import RuntimeFailure
+
+
+@contextmanager
+def traffic(world: World) -> Iterator[list[str]]:
+    """Orders that are placed, moved and matched all the time; yields the ids of those that were acknowledged."""
+    customer_id = world.customer(TRY="1000000", AAPL="1000")
+    acknowledged: list[str] = []
+    stop = threading.Event()
+
+    def trade() -> None:
+        while not stop.is_set():
+            acknowledged.append(world.order(customer_id, "BUY", "1", "10", moved=False))
+
+    def move() -> None:
+        while not stop.is_set():
+            world.pump.drain()
+
+    with ThreadPoolExecutor() as threads:
+        running = [threads.submit(trade), threads.submit(move)]
+        try:
+            yield acknowledged
+        finally:
+            stop.set()
+        for each in running:
+            each.result()
+    world.pump.drain()
+
+
+class TestAMomentBetween:
+    def test_a_database_goes_to_any_moment_and_the_documents_catch_up(
+        self, world: World, source: Source, repository: Path, target: DataDirectory
+    ) -> None:
+        take_full(source, repository / scheduled.DAILY / "first")
+        customer_id = world.customer(TRY="1000")
+        before = world.order(customer_id, "BUY", "1", "10")
+        world.cancel(before)
+        moment = now(world)
+        after = world.order(customer_id, "BUY", "1", "11")
+        archive(source)
+        restored = restore(scheduled.plan(repository, moment), target)
+        assert restored.replayed > 0
+        assert restored.reached is not None
+        assert restored.reached <= moment
+        with brought_up(target.path) as again:
+            assert (exists(again, before), exists(again, after)) == (True, False)
+            settle(again)
+            assert broken(again) == {}
+            with again.documents("notifier") as notes:
+                assert notes["notifications"].count_documents({"customer_id": customer_id}) > 0
+
+    def test_a_cut_between_two_full_backups_is_exact(
+        self, world: World, source: Source, repository: Path, target: DataDirectory
+    ) -> None:
+        take_full(source, repository / scheduled.DAILY / "second")
+        order_id = world.order(world.customer(TRY="1000"), "BUY", "1", "10")
+        take_documents(source, repository / scheduled.HOURLY / "third")
+        archive(source)
+        restored = restore(scheduled.plan(repository, None), target)
+        assert restored.replayed == 0
+        with brought_up(target.path) as again:
+            assert exists(again, order_id)
+            assert broken(again) == {}
+
+    def test_a_moment_that_no_wal_reaches_is_refused_and_the_directory_is_as_it_was(
+        self, world: World, source: Source, repository: Path, target: DataDirectory
+    ) -> None:
+        take_full(source, repository / scheduled.DAILY / "third")
+        (target.path / "postgres").mkdir(parents=True)
+        (target.path / "postgres" / "mine").write_text("mine")
+        with pytest.raises(RuntimeFailure, match="recovery ended before configured recovery target was reached"):
+            restore(scheduled.plan(repository, now(world) + timedelta(days=1)), target)
+        assert (target.path / "postgres" / "mine").read_text() == "mine"
+        assert not (target.path / "restoring").exists()
+
+
+class TestTheCut:
+    def test_a_system_under_load_comes_back_as_it_was_at_one_moment(
+        self, world: World, source: Source, place: Path, target: DataDirectory
+    ) -> None:
+        directory = place / "under-load"
+        with traffic(world) as acknowledged:
+            while len(acknowledged) < 20:
+                pass
+            before = list(acknowledged)
+            made = take_full(source, directory)
+            during = len(acknowledged)
+        assert during > len(before), "orders were placed while the backup was made"
+        assert made.pause_milliseconds < 2000
+        assert check_files(directory) == []
+        restored = restore(scheduled.plan(directory, None), target)
+        assert restored.documents == sum(made.documents.values()) > 0
+        with brought_up(target.path) as again:
+            assert {order_id for order_id in before if not exists(again, order_id)} == set()
+            # What was in flight goes on, and nothing is told twice or never.
+            settle(again)
+            assert broken(again) == {}
+
+
+def settle(world: World) -> None:
+    """What was under way goes again when its lease ends, which is now."""
+    for service in world.databases:
+        world.sql(service, "UPDATE outbox_events SET lease_until = brokage_now() WHERE status = 'SENT'")
+    world.pump.drain()
+
+
+def now(world: World) -> datetime:
+    moment: datetime = world.one("order_service", "SELECT clock_timestamp()")
+    return moment
+
+
+def archive(source: Source) -> None:
+    """Wait until all WAL so far is in the archive."""
+    with source.postgres.connect() as connection:
+        connection.execute("SELECT pg_create_restore_point('waited for')")
+        [name] = connection.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchone() or ()
+        for _ in range(200):
+            [last] = connection.execute("SELECT last_archived_wal FROM pg_stat_archiver").fetchone() or ()
+            if last is not None and last >= name:
+                return
+            time.sleep(0.05)
+    raise AssertionError("the WAL was not archived")
+
+
+def broken(world: World) -> dict[int, list[Finding]]:
+    return {number: each.findings for number, each in world.reconcile().items() if each.broken}
+
+
+def exists(world: World, order_id: str) -> bool:
+    return bool(world.one("order_service", f"SELECT count(*) FROM orders WHERE id = '{order_id}'"))
