@@ -24,6 +24,7 @@ _WINDOW = 0.9
 
 def _arrived(stores: Stores, examined: Examined) -> None:
     _exactly_once(stores, examined)
+    _said_once(stores, examined)
     for service in POSTGRES:
         at_rest(
             _stuck_lanes(stores, service),
@@ -140,6 +141,30 @@ _BATCHES = "SELECT id FROM outbox_events WHERE destination = %(reader)s AND id =
 _EVENTS = """
     SELECT message ->> 'event_id' AS id FROM outbox_events, jsonb_array_elements(payload::jsonb) AS message
      WHERE destination = %(reader)s AND message ->> 'event_id' = ANY(%(ids)s)
+"""
+
+
+def _said_once(stores: Stores, examined: Examined) -> None:
+    """Who acts upon a message twice says twice what follows from it, even where the second effect changes nothing: one message
+    causes one answer of each type about each thing. A command that is sent again is of a later version."""
+    for service in POSTGRES:
+        with stores.snapshot(service) as connection:
+            for row in connection.execute(_SAID_TWICE):
+                examined.found(
+                    f"message {row['causation_id']}",
+                    f"{service} answered it {row['times']} times: {row['type']} of {row['aggregate_id']}"
+                    f" to {row['destination']}",
+                )
+
+
+_SAID_TWICE = """
+    SELECT o.destination, message ->> 'causation_id' AS causation_id, message ->> 'type' AS type,
+           message ->> 'aggregate_id' AS aggregate_id, count(*) AS times
+      FROM outbox_events AS o CROSS JOIN LATERAL jsonb_array_elements(o.payload) AS message
+     WHERE message ->> 'causation_id' IS NOT NULL
+     GROUP BY o.destination, message ->> 'causation_id', message ->> 'type', message ->> 'aggregate_id',
+              message ->> 'aggregate_version'
+    HAVING count(*) > 1 ORDER BY 2, 3, 4, 1 LIMIT 10000
 """
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from infra.reconcile.agreement import broken_path, disagreement
+from infra.reconcile.agreement import NEEDS_HUMAN, broken_path, disagreement
 from infra.reconcile.check import Check, Examined
 from infra.reconcile.rest import Suspect, at_rest, orders_under_way
 from infra.reconcile.stores import Stores
-from infra.reconcile.streams import side_by_side, stream
+from infra.reconcile.streams import Row, side_by_side, stream
 from processor.sagas import order_saga, trade_saga
+from processor.sagas.order_saga import OrderSagaState
 
 
 def _go_on(stores: Stores, examined: Examined) -> None:
@@ -23,6 +24,7 @@ def _go_on(stores: Stores, examined: Examined) -> None:
         on_its_way=orders_under_way(stores),
     )
     _trade_sagas(stores, examined)
+    _queue(stores, examined)
     at_rest(
         _stuck(stores, None),
         examined,
@@ -104,6 +106,38 @@ _TRADES = "SELECT t.id AS key, t.status FROM trades AS t ORDER BY t.id"
 _TRADE_SAGAS = """
     SELECT s.saga_id AS key, s.current_state AS status FROM saga_instances AS s WHERE s.saga_type = 'TRADE' ORDER BY s.saga_id
 """
+
+
+# -- the matching queue and the sagas of its orders ----------------------------------------------------------------------
+
+
+def _queue(stores: Stores, examined: Examined) -> None:
+    """What may be matched is decided with the saga in one transaction of one service, so this holds at any instant."""
+    with stores.snapshot("processor") as connection:
+        queued, sagas = stream(connection, _QUEUED), stream(connection, _ORDER_SAGAS)
+        for order_id, (queue, saga) in side_by_side(queued, sagas):
+            examined.rows += len(queue)
+            reason = misqueued(queue[0] if queue else None, saga[0]["status"] if saga else None)
+            if reason is not None:
+                examined.found(f"order {order_id}", reason)
+
+
+_QUEUED = "SELECT q.id AS key, q.on_book, q.remaining_size FROM matching_queue AS q ORDER BY q.id"
+
+
+def misqueued(queued: Row | None, saga: str | None) -> str | None:
+    """What is wrong between an order's row in the matching queue and its saga: only one that rests may be matched, what is
+    left of one that rests must be, and no ended one is queued."""
+    if saga == NEEDS_HUMAN:
+        return None
+    if queued is None:
+        return f"its saga is {saga}, but it is not in the queue" if saga in order_saga.RESTING else None
+    if saga is None or saga in order_saga.ENDED:
+        return f"it is still in the queue, its saga {saga or 'missing'}"
+    matchable = saga == OrderSagaState.RESTING and queued["remaining_size"] > 0
+    if queued["on_book"] != matchable:
+        return f"it is {'on' if queued['on_book'] else 'off'} the book, its saga {saga}"
+    return None
 
 
 # -- sagas that go nowhere -----------------------------------------------------------------------------------------------

@@ -10,11 +10,10 @@ import msgspec
 from auditor import service as auditing
 from auditor.documents import LOGS
 from auditor.records import is_change
+from infra.reconcile import telling
 from infra.reconcile.check import Check, Examined
 from infra.reconcile.stores import POSTGRES, Stores
 from infra.reconcile.streams import chunks, stream
-from notifier.documents import NOTIFICATIONS
-from notifier.templates import template_for
 from shared.contracts import UnknownContract, decode_messages
 from shared.contracts.message import Message
 
@@ -24,7 +23,7 @@ _AT_ONCE = 500
 def _told(stores: Stores, examined: Examined) -> None:
     _chain(stores, examined)
     _records(stores, examined)
-    _notifications(stores, examined)
+    telling.check(stores, examined)
 
 
 def _chain(stores: Stores, examined: Examined) -> None:
@@ -48,31 +47,6 @@ def _records(stores: Stores, examined: Examined) -> None:
         for message in chunk:
             if message.event_id not in known:
                 examined.found(f"event {message.event_id}", f"no audit record of {_about(message)}")
-
-
-def _notifications(stores: Stores, examined: Examined) -> None:
-    told = (message for message in _arrived(stores, "notifier") if template_for(message))
-    collection = stores.documents("notifier")[NOTIFICATIONS]
-    for chunk in chunks(told, _AT_ONCE):
-        examined.rows += len(chunk)
-        query = {
-            "customer_id": {
-                "$in": sorted({message.customer_id for message in chunk if message.customer_id is not None})
-            },
-            "event_id": {"$in": [message.event_id for message in chunk]},
-        }
-        count: dict[tuple[int, str], int] = {}
-        with stores.documents("notifier").reachable():
-            for row in collection.find(query, {"customer_id": 1, "event_id": 1}):
-                key = (row["customer_id"], row["event_id"])
-                count[key] = count.get(key, 0) + 1
-        for message in chunk:
-            times = count.get((message.customer_id or 0, message.event_id), 0)
-            if times != 1:
-                examined.found(
-                    f"event {message.event_id}",
-                    f"customer {message.customer_id} was told {times} times of {_about(message)}",
-                )
 
 
 def _about(message: Message[Any]) -> str:

@@ -31,7 +31,11 @@ def world() -> Iterator[World]:
             }
             with Pump(servers.environment) as pump:
                 settings = ProcessorSettings(processor_database_url=servers.environment[DATABASES["processor"][1]])
-                world = World(servers, databases, pump, settings)
+                assert servers.postgres is not None
+                superuser = servers.postgres.connect
+                world = World(
+                    servers.environment, lambda service: superuser(DATABASES[service][0]), databases, pump, settings
+                )
                 live(world)
                 yield world
             for database in databases.values():

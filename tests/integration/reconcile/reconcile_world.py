@@ -1,7 +1,7 @@
 """A system of its own with some life behind it: every kind of order end, partial fills, a bust, fees. Nothing runs beside it,
 so that each test can break one thing and see exactly that."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -16,7 +16,7 @@ from infra.reconcile.check import Examined
 from infra.reconcile.run import reconcile
 from infra.reconcile.settings import Settings
 from infra.reconcile.stores import Stores
-from infra.servers import DATABASES, EmbeddedServers
+from infra.servers import DATABASES
 from order_service.service.canceling import cancel_order
 from order_service.service.placing import Claim, NewOrder, Stored, place_orders
 from processor.service import matching
@@ -34,14 +34,12 @@ IMPATIENT = Settings(grace_seconds=0.2, delivery_seconds=0.0, overdue_seconds=60
 class World:
     """The stores, and short ways to what happens in them."""
 
-    servers: EmbeddedServers
+    environment: Mapping[str, str]
+    intrude: Callable[[str], psycopg.Connection[Any]]
+    """A superuser's connection to the database of a service."""
     databases: dict[str, Database]
     pump: Pump
     processor_settings: ProcessorSettings
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return self.servers.environment
 
     def do(self, service: str, work: Callable[[UnitOfWork], Any]) -> Any:
         return self.databases[service].run(work)
@@ -119,8 +117,7 @@ class World:
 
     def sql(self, service: str, *statements: str) -> None:
         """As an intruder would: as superuser, without triggers."""
-        assert self.servers.postgres is not None
-        with self.servers.postgres.connect(DATABASES[service][0]) as connection, connection.transaction():
+        with self.intrude(service) as connection, connection.transaction():
             connection.execute("SET LOCAL session_replication_role = replica")
             for statement in statements:
                 connection.execute(statement)
