@@ -65,34 +65,19 @@ class World:
 
     def order(self, customer_id: int, side: str, size: str, price: str, *, moved: bool = True) -> str:
         """A new order's id; with `moved` it has come to rest."""
-        row = {
-            "id": new_id(),
-            "organization_id": ROOT_ORGANIZATION_ID,
-            "client_order_id": None,
-            "customer_id": customer_id,
-            "beneficial_owner_id": customer_id,
-            "placed_by": customer_id,
-            "placed_by_role": "CUSTOMER",
-            "asset_name": "AAPL",
-            "quote_asset": "TRY",
-            "quote_scale": 8,
-            "order_side": side,
-            "order_type": "LIMIT",
-            "time_in_force": "GTC",
-            "size": Decimal(size),
-            "price": Decimal(price),
-            "tier": "FEES",
-            "fee_rate": FEE_RATE,
-            "fee_minimum": FEE_MINIMUM,
-            "status": "PENDING_RESERVATION",
-            "expires_at": None,
-        }
-        new = NewOrder(row, 1, Claim(row["id"], None, None, ""), Context())
-        [outcome] = self.do("order_service", lambda uow: place_orders(uow, [new]))
-        assert isinstance(outcome, Stored)
+        [order_id] = self.orders(customer_id, side, size, price, number=1, moved=moved)
+        return order_id
+
+    def orders(
+        self, customer_id: int, side: str, size: str, price: str, *, number: int, moved: bool = True
+    ) -> list[str]:
+        """Ids of new orders that are alike and were accepted together."""
+        new = [new_order(customer_id, side, size, price) for _ in range(number)]
+        outcomes = self.do("order_service", lambda uow: place_orders(uow, new))
+        assert all(isinstance(outcome, Stored) for outcome in outcomes)
         if moved:
             self.pump.drain()
-        return str(row["id"])
+        return [order.claim.order_id for order in new]
 
     def cross(self, buy_order_id: str, sell_order_id: str, size: str | None = None, *, moved: bool = True) -> str:
         terms = {"price": None, "size": Decimal(size) if size else None, "settings": self.processor_settings}
@@ -145,6 +130,36 @@ class World:
     def reconcile(self, settings: Settings = IMPATIENT) -> dict[int, Examined]:
         with Stores(self.environment, settings) as stores:
             return {check.number: examined for check, examined in reconcile(stores)}
+
+
+def new_order(
+    customer_id: int, side: str, size: str, price: str, *, client_order_id: str | None = None, asset_name: str = "AAPL"
+) -> NewOrder:
+    """What order_service makes of a request."""
+    row = {
+        "id": new_id(),
+        "organization_id": ROOT_ORGANIZATION_ID,
+        "client_order_id": client_order_id,
+        "customer_id": customer_id,
+        "beneficial_owner_id": customer_id,
+        "placed_by": customer_id,
+        "placed_by_role": "CUSTOMER",
+        "asset_name": asset_name,
+        "quote_asset": "TRY",
+        "quote_scale": 8,
+        "order_side": side,
+        "order_type": "LIMIT",
+        "time_in_force": "GTC",
+        "size": Decimal(size),
+        "price": Decimal(price),
+        "tier": "FEES",
+        "fee_rate": FEE_RATE,
+        "fee_minimum": FEE_MINIMUM,
+        "status": "PENDING_RESERVATION",
+        "expires_at": None,
+    }
+    client_id = (customer_id, customer_id, client_order_id) if client_order_id else None
+    return NewOrder(row, 1, Claim(row["id"], None, client_id, ""), Context())
 
 
 def live(world: World) -> None:
