@@ -160,7 +160,7 @@ def _said_once(stores: Stores, examined: Examined) -> None:
 _SAID_TWICE = """
     SELECT o.destination, message ->> 'causation_id' AS causation_id, message ->> 'type' AS type,
            message ->> 'aggregate_id' AS aggregate_id, count(*) AS times
-      FROM outbox_events AS o CROSS JOIN LATERAL jsonb_array_elements(o.payload) AS message
+      FROM outbox_events AS o CROSS JOIN LATERAL jsonb_array_elements(o.payload::jsonb) AS message
      WHERE message ->> 'causation_id' IS NOT NULL
      GROUP BY o.destination, message ->> 'causation_id', message ->> 'type', message ->> 'aggregate_id',
               message ->> 'aggregate_version'

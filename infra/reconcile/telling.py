@@ -201,7 +201,7 @@ def _under_way(stores: Stores, reader: str) -> OnItsWay:
 _UNDER_WAY = """
     SELECT DISTINCT named.id
       FROM outbox_events AS o
-     CROSS JOIN LATERAL jsonb_array_elements(o.payload) AS message
+     CROSS JOIN LATERAL jsonb_array_elements(o.payload::jsonb) AS message
      CROSS JOIN LATERAL (VALUES (message ->> 'event_id'), (message ->> 'aggregate_id')) AS named (id)
      WHERE (o.acked_at IS NULL OR o.status = 'PARKED') AND o.destination = %(reader)s AND named.id = ANY(%(keys)s)
 """
