@@ -17,7 +17,9 @@ class NotifierResources:
     """The database, open while the process serves."""
 
     def __init__(self, settings: Settings) -> None:
-        self.database = documents.open_database(settings, pool_size=settings.api_pool_size)
+        self.database = documents.open_database(
+            settings, pool_size=settings.api_pool_size, operation_seconds=settings.api_operation_seconds
+        )
         self.principals = MongoPrincipals(self.database)
         handler = Notifier(self.database, settings).handle
         self.dead_letters = MongoDeadLetters(self.database, consumer=NAME, handler=handler)

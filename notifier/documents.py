@@ -45,10 +45,12 @@ class Recipient:
         return self.preferences.get(event_type) is not False and self.preferences.get(category) is not False
 
 
-def open_database(settings: Settings, *, pool_size: int) -> MongoDatabase:
+def open_database(settings: Settings, *, pool_size: int, operation_seconds: float | None = None) -> MongoDatabase:
     """The notifier's database; nothing is connected yet."""
     indexes = {**inbox_indexes(kept_seconds=settings.processed_events_kept_seconds), NOTIFICATIONS: _INDEXES}
-    return MongoDatabase(settings.database_url, NAME, pool_size=pool_size, indexes=indexes)
+    return MongoDatabase(
+        settings.database_url, NAME, pool_size=pool_size, indexes=indexes, operation_seconds=operation_seconds
+    )
 
 
 _INDEXES = [

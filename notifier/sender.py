@@ -20,6 +20,7 @@ from notifier import documents
 from notifier.channels.channel import NO_ADDRESS
 from notifier.channels.email import refusal
 from notifier.settings import Settings
+from shared.breaker import CircuitBreaker, CircuitOpen
 from shared.clock import utc_now
 from shared.db.engine import DatabaseUnavailable
 from shared.faults import fault
@@ -99,6 +100,13 @@ class EmailSender:
         self._database = database
         self._settings = settings
         self._server = SmtpServer.from_url(settings.smtp_url, settings.smtp_timeout_seconds)
+        # What ends a whole round; what is wrong with one e-mail does not get this far.
+        self._circuit = CircuitBreaker(
+            "smtp",
+            failures=(*_FAILURES, InsecureSmtp),
+            failures_max=settings.smtp_circuit_failures_max,
+            open_seconds=settings.smtp_circuit_open_seconds,
+        )
 
     def run(self, stop: threading.Event) -> None:
         while not stop.wait(self._settings.email_poll_seconds):
@@ -111,22 +119,25 @@ class EmailSender:
     def send_due(self, stop: threading.Event) -> int:
         """One round: at most 100 e-mails over one connection; how many were attempted.
 
-        When the connection itself fails only the e-mail in hand counts as an attempt, and the round ends.
+        When the connection itself fails only the e-mail in hand counts as an attempt, and the round ends. While the
+        circuit is open none is claimed, so an outage costs no e-mail its attempts.
         """
+        if self._circuit.refuses:
+            return 0
         sent = 0
         with self._database.reachable():
             first = self._claim()
             if first is None:
                 return 0
             try:
-                with self._server.session() as session:
+                with self._circuit.call(), self._server.session() as session:
                     claimed: Document | None = first
                     while claimed is not None:
                         first = claimed
                         self._attempt(session, claimed)
                         sent += 1
                         claimed = self._claim() if sent < _ROUND_MAX and not stop.is_set() else None
-            except (*_FAILURES, InsecureSmtp) as error:
+            except (*_FAILURES, InsecureSmtp, CircuitOpen) as error:
                 self._retry(first, error)
                 return 0
         return sent

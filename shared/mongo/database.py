@@ -37,9 +37,21 @@ class MongoDatabase:
     handler has found and acknowledged can be rolled back by a failover.
     """
 
-    def __init__(self, url: str, name: str, *, pool_size: int = 10, indexes: Indexes | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        *,
+        pool_size: int = 10,
+        indexes: Indexes | None = None,
+        operation_seconds: float | None = None,
+    ) -> None:
         """Connects with the first use, and not before: a process that serves several services starts without the one
-        whose store is away. `indexes`, by collection, are made then as well."""
+        whose store is away. `indexes`, by collection, are made then as well.
+
+        `operation_seconds` bounds each operation as a whole, the driver's own second attempt included, and a cursor from
+        its first record to its last: for those whose caller waits. Without it a server that hangs holds 10 s at a time.
+        """
         self.name = name
         self._missing_indexes = indexes or {}
         self._lock = threading.Lock()
@@ -55,6 +67,7 @@ class MongoDatabase:
             serverSelectionTimeoutMS=_SELECTION_MS,
             connectTimeoutMS=_SELECTION_MS,
             socketTimeoutMS=_SOCKET_MS,
+            timeoutMS=None if operation_seconds is None else int(operation_seconds * 1_000),
         )
         self._database = self._client[name]
 

@@ -1,10 +1,14 @@
 """The local document server, or Valkey, in a process of its own."""
 
 import importlib.util
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -18,6 +22,18 @@ class LocalMongo:
         word, port = self._process.stdout.readline().split()
         assert word == "listening", "the document server did not start"
         self.url = f"mongodb://127.0.0.1:{port}"
+
+    @contextmanager
+    def hanging(self, *, seconds_max: float) -> Iterator[None]:
+        """It takes connections and says nothing, until the end of the block or of `seconds_max`, whichever is first."""
+        waking = threading.Timer(seconds_max, self._process.send_signal, [signal.SIGCONT])
+        self._process.send_signal(signal.SIGSTOP)
+        waking.start()
+        try:
+            yield
+        finally:
+            waking.cancel()
+            self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         self._process.terminate()

@@ -12,6 +12,7 @@ from shared.contracts.orders import OrderConfirmed
 from shared.db.page import encode_cursor
 from shared.ids import new_id
 from shared.testing.messages import create_customer_event, create_order_event
+from shared.testing.servers import LocalMongo
 
 Found = Callable[[int], list[dict[str, Any]]]
 _customers = itertools.count(800_000)
@@ -106,3 +107,13 @@ class TestMarkRead:
     @pytest.mark.parametrize("id", [new_id(), "nothing", "%24ne", "0"])
     def test_what_does_not_exist_is_not_there(self, api: Any, people: list[int], id: str) -> None:
         assert api.call("POST", f"/api/notifications/{id}/read", people[0]).status_code == 404
+
+
+class TestWhileMongoHangs:
+    def test_a_read_is_503_before_the_driver_gives_up(self, api: Any, people: list[int], mongo: LocalMongo) -> None:
+        """The store wakes up before the driver's own 10 s are over: who waits that long is answered 200."""
+        assert api.call("GET", "/api/notifications", people[0]).status_code == 200
+        with mongo.hanging(seconds_max=8):
+            answer = api.call("GET", "/api/notifications", people[0])
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+        assert api.call("GET", "/api/notifications", people[0]).status_code == 200

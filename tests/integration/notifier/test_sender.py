@@ -1,17 +1,21 @@
 """E-mails over a real mail server: once where it works, the same message again where it does not, and an end to it."""
 
+import contextlib
 import itertools
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from aiosmtpd.controller import Controller
 
 from notifier.documents import NOTIFICATIONS
 from notifier.relay import start
 from notifier.sender import EmailSender, message_id
 from notifier.service import Notifier
 from notifier.settings import Settings
+from shared.breaker import CircuitState
 from shared.contracts.customers import CustomerRegistered, CustomerUpdated
 from shared.contracts.orders import OrderCanceled, OrderConfirmed
 from shared.faults import inject
@@ -155,6 +159,74 @@ class TestSend:
             thread.join()
         ids = [message["Message-ID"] for message in mailbox.received]
         assert len(ids) == len(set(ids)) == 20
+
+
+class TestCircuit:
+    @pytest.mark.parametrize("trouble", ["hangs", "hangs up"])
+    def test_opens_when_the_mail_server_fails_costs_no_attempts_while_open_and_closes_when_it_is_back(
+        self,
+        database: MongoDatabase,
+        mail_settings: Settings,
+        mailbox: Any,
+        email: Any,
+        eventually: Any,
+        monkeypatch: pytest.MonkeyPatch,
+        trouble: str,
+    ) -> None:
+        with BadMailServer(hangs=trouble == "hangs") as bad:
+            changes = {
+                "smtp_url": f"smtp://127.0.0.1:{bad.port}",
+                "smtp_timeout_seconds": 0.1,
+                "smtp_circuit_failures_max": 2,
+                "email_pause_seconds": 0.001,
+            }
+            sender = EmailSender(database, mail_settings.model_copy(update=changes))
+            circuit = sender._circuit
+            send_until(sender, lambda: circuit.state is CircuitState.OPEN, eventually)
+            reached = bad.connections
+            assert [sender.send_due(threading.Event()) for _ in range(5)] == [0] * 5
+            assert (bad.connections, email()["attempts"], email()["status"]) == (reached, 2, "PENDING")
+        good = Controller(mailbox, hostname="127.0.0.1", port=bad.port)
+        good.start()
+        try:
+            monkeypatch.setattr(circuit, "_trial_at", 0.0)  # the while is over
+            send_until(sender, lambda: email()["status"] == "SENT", eventually)
+        finally:
+            good.stop()
+        assert circuit.state is CircuitState.CLOSED
+
+
+class BadMailServer:
+    """Takes connections and says nothing, or hangs up at once."""
+
+    def __init__(self, *, hangs: bool) -> None:
+        self.connections = 0
+        self._hangs = hangs
+        self._held: list[socket.socket] = []
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._socket.accept()
+                self.connections += 1
+                if self._hangs:
+                    self._held.append(connection)
+                else:
+                    connection.close()
+
+    def __enter__(self) -> "BadMailServer":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join(5)
+        for connection in self._held:
+            connection.close()
 
 
 class TestChangesOfMind:
