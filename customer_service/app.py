@@ -8,8 +8,8 @@ from customer_service.settings import Settings
 from shared.app import EdgeSettings, ServiceApi, create_app
 
 
-def start(_: EdgeSettings) -> CustomerResources:
-    return CustomerResources(Settings())
+def start(edge: EdgeSettings) -> CustomerResources:
+    return CustomerResources(Settings(), external_issuer=edge.oidc_issuer is not None)
 
 
 api = ServiceApi(name=NAME, router=router, start=start)

@@ -27,8 +27,9 @@ _HASHING_THREADS = 2
 class CustomerResources:
     """The database, Valkey and keys, open while the process serves."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, external_issuer: bool = False) -> None:
         self.settings = settings
+        self.external_issuer = external_issuer
         # Refused at the start without usable keys, not at the first customer.
         self.field_keys()
         self.database = Database(settings.customers_database_url, name=NAME, pool_size=settings.api_pool_size)
@@ -40,7 +41,7 @@ class CustomerResources:
         self.hashing = ThreadPoolExecutor(_HASHING_THREADS, thread_name_prefix="hashing")
         # It only tells and reads nobody's messages; the paths are there as in every service.
         self.dead_letters = PostgresDeadLetters(self.database, consumer=NAME, handler=None)
-        self.principals = CachedDirectory(self._load_principal, self._load_assigned)
+        self.principals = CachedDirectory(self._load_principal, self._load_assigned, load_id=self._load_id)
 
     @property
     def key_directory(self) -> Path:
@@ -70,6 +71,11 @@ class CustomerResources:
         with self.database.read() as connection:
             row = repository.find_state(connection, customer_id)
         return None if row is None else principal_from_row(row)
+
+    def _load_id(self, username: str) -> int | None:
+        with self.database.read() as connection:
+            found = repository.find_credentials(connection, username)
+        return found["id"] if found else None
 
     def _load_assigned(self, broker_id: int) -> frozenset[int]:
         with self.database.read() as connection:

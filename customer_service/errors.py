@@ -33,6 +33,14 @@ class RefreshTokenReused(InvalidRefreshToken):
     title = "Refresh token used twice"
 
 
+class SignInElsewhere(BrokageError):
+    """This installation takes the tokens of an external issuer: sign in there, and send its access token."""
+
+    code = "sign-in-elsewhere"
+    status = 403
+    title = "Sign in elsewhere"
+
+
 class UsernameTaken(Conflict):
     """There is a customer with this username already."""
 

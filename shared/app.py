@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, Self
+from urllib.parse import urlsplit
 
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import APIRouter, FastAPI
@@ -15,10 +16,13 @@ from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import model_validator
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from shared.auth.key_set import KeySet, directory_key_set, jwks_key_set
+from shared.auth.oidc import IssuerTerms, OidcVerifier, issuer_key_set
 from shared.auth.principals import PrincipalDirectory
-from shared.auth.tokens import KeySet, TokenVerifier, directory_key_set, jwks_key_set
+from shared.auth.tokens import TokenVerifier
 from shared.errors import InvalidToken, MethodNotAllowed, NotFound
 from shared.http.docs import CONTENT_SECURITY_POLICY, render_docs
 from shared.http.edge import Edge
@@ -61,9 +65,28 @@ class ServiceApi:
 
 
 class EdgeSettings(ServiceSettings):
-    """Settings of an API process. `trusted_proxies`: comma-separated addresses whose `X-Forwarded-For` is believed."""
+    """Settings of an API process. `trusted_proxies`: comma-separated addresses whose `X-Forwarded-For` is believed.
+
+    `oidc_issuer` replaces our own tokens by those of an external issuer for `oidc_audience`; its claim
+    `oidc_customer_claim` names the customer by his `username` or `id`.
+    """
 
     trusted_proxies: str = ""
+    oidc_issuer: str | None = None
+    oidc_audience: str | None = None
+    oidc_customer_claim: str = "preferred_username"
+    oidc_customer_by: Literal["username", "id"] = "username"
+
+    @model_validator(mode="after")
+    def _issuer_is_whole(self) -> Self:
+        if self.oidc_issuer is None:
+            return self
+        if not self.oidc_audience:
+            raise ValueError("BROKAGE_OIDC_ISSUER needs BROKAGE_OIDC_AUDIENCE: tokens for others must not work here")
+        address = urlsplit(self.oidc_issuer)
+        if address.scheme != "https" and address.hostname not in ("127.0.0.1", "::1", "localhost"):
+            raise ValueError("BROKAGE_OIDC_ISSUER must be an https address")
+        return self
 
 
 class Application(FastAPI):
@@ -94,7 +117,7 @@ def create_app(apis: Sequence[ServiceApi], settings: EdgeSettings | None = None)
             app,
             routes=table[0],
             services=services,
-            verifier=TokenVerifier(_key_set(settings)),
+            verifier=_verifier(settings),
             limiter=lambda: process.limiter,
             telemetry=lambda: process.telemetry,
             exempt=EXEMPT,
@@ -158,12 +181,17 @@ async def _ended(task: asyncio.Task[None], stop: asyncio.Event) -> None:
     task.cancel()
 
 
-def _key_set(settings: EdgeSettings) -> KeySet:
+def _verifier(settings: EdgeSettings) -> TokenVerifier:
+    if settings.oidc_issuer is not None and settings.oidc_audience is not None:
+        terms = IssuerTerms(
+            settings.oidc_issuer, settings.oidc_audience, settings.oidc_customer_claim, settings.oidc_customer_by
+        )
+        return OidcVerifier(terms, issuer_key_set(terms.issuer))
     if settings.jwks_url:
-        return jwks_key_set(settings.jwks_url)
+        return TokenVerifier(jwks_key_set(settings.jwks_url))
     if settings.key_dir:
-        return directory_key_set(Path(settings.key_dir))
-    return KeySet(dict)
+        return TokenVerifier(directory_key_set(Path(settings.key_dir)))
+    return TokenVerifier(KeySet(dict))
 
 
 def _dispatch(router: ASGIApp) -> ASGIApp:

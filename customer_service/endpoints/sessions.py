@@ -10,13 +10,14 @@ from fastapi import Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from customer_service.dependencies import CustomerResources, Resources
-from customer_service.errors import InvalidCredentials, RefreshTokenReused
+from customer_service.errors import InvalidCredentials, RefreshTokenReused, SignInElsewhere
 from customer_service.schemas import MeRead, PasswordChange, TokenRead
 from customer_service.service import sessions
 from customer_service.service.sessions import Session
 from shared.auth import keys, tokens
 from shared.auth.caller import Caller, request_state
-from shared.auth.tokens import TokenVerifier, directory_key_set
+from shared.auth.key_set import directory_key_set
+from shared.auth.tokens import TokenVerifier
 from shared.contracts.message import Actor
 from shared.db import Context
 from shared.errors import BrokageError, FieldError, InvalidToken, UnknownField, ValidationFailed
@@ -98,6 +99,8 @@ Form = Annotated[dict[str, str], Depends(_form)]
 @router.post("/api/auth/token", summary="Sign in, or exchange a refresh token", openapi_extra={**FORM, **_FORM_SCHEMA})
 async def issue_token(form: Form, resources: Resources, request: Request) -> TokenRead:
     """OAuth2 grants `password` (with `username`, `password`) and `refresh_token` (with `refresh_token`)."""
+    if resources.external_issuer:
+        raise SignInElsewhere()
     _known(form, {"grant_type", "username", "password", "refresh_token", "scope", "client_id"})
     grant = _required(form, "grant_type")
     if grant == "password":

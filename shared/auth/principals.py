@@ -50,18 +50,18 @@ class Principal:
 
 class PrincipalDirectory(Protocol):
     """What the edge and the use cases ask. `CachedDirectory` is the one implementation; stores differ in what loads
-    it."""
+    it. A customer is named by his id; where an external issuer does it, by his username, which never changes."""
 
-    def peek(self, customer_id: int) -> Principal | None:
+    def peek(self, customer: int | str) -> Principal | None:
         """What the cache holds and may still be believed; never blocks."""
 
-    def get(self, customer_id: int) -> Principal | None:
+    def get(self, customer: int | str) -> Principal | None:
         """The principal, or None when the projection does not hold him. May query the store."""
 
     def assigned_to(self, broker_id: int) -> frozenset[int]:
         """The customers for whom the broker may act. Queries the store."""
 
-    def wait_for(self, customer_id: int, timeout_seconds: float = ARRIVAL_SECONDS) -> Principal | None:
+    def wait_for(self, customer: int | str, timeout_seconds: float = ARRIVAL_SECONDS) -> Principal | None:
         """Like `get`, but gives events on their way here `timeout_seconds` to arrive. Blocks: not for the event
         loop."""
 
@@ -86,18 +86,22 @@ class CachedDirectory:
         load: Callable[[int], Principal | None],
         load_assigned: Callable[[int], frozenset[int]] = lambda _: frozenset(),
         *,
+        load_id: Callable[[str], int | None] = lambda _: None,
         cache_seconds: float = CACHE_SECONDS,
         entries_max: int = CACHE_ENTRIES_MAX,
     ) -> None:
         self._load = load
         self._load_assigned = load_assigned
+        self._load_id = load_id
+        self._ids: OrderedDict[str, int] = OrderedDict()
         self._cache_seconds = cache_seconds
         self._entries_max = entries_max
         self._entries: OrderedDict[int, _Entry] = OrderedDict()
         self._lock = threading.Lock()
 
-    def peek(self, customer_id: int) -> Principal | None:
-        entry = self._entries.get(customer_id)
+    def peek(self, customer: int | str) -> Principal | None:
+        customer_id = self._ids.get(customer) if isinstance(customer, str) else customer
+        entry = self._entries.get(customer_id) if customer_id is not None else None
         now = time.monotonic()
         if entry is None or now > entry.dies:
             return None
@@ -106,22 +110,34 @@ class CachedDirectory:
             return None
         return entry.principal
 
-    def get(self, customer_id: int) -> Principal | None:
-        cached = self.peek(customer_id)
+    def get(self, customer: int | str) -> Principal | None:
+        cached = self.peek(customer)
         if cached is not None:
             return cached
-        principal = self._load(customer_id)
+        customer_id = self._id_of(customer) if isinstance(customer, str) else customer
+        principal = self._load(customer_id) if customer_id is not None else None
         if principal is not None:
             self._keep(principal)
         return principal
 
-    def wait_for(self, customer_id: int, timeout_seconds: float = ARRIVAL_SECONDS) -> Principal | None:
+    def wait_for(self, customer: int | str, timeout_seconds: float = ARRIVAL_SECONDS) -> Principal | None:
         deadline = time.monotonic() + timeout_seconds
         while True:
-            principal = self.get(customer_id)
+            principal = self.get(customer)
             if principal is not None or time.monotonic() >= deadline:
                 return principal
             time.sleep(_ARRIVAL_POLL_SECONDS)
+
+    def _id_of(self, username: str) -> int | None:
+        known = self._ids.get(username)
+        if known is None:
+            known = self._load_id(username)
+            if known is not None:
+                with self._lock:
+                    self._ids[username] = known
+                    while len(self._ids) > self._entries_max:
+                        self._ids.popitem(last=False)
+        return known
 
     def assigned_to(self, broker_id: int) -> frozenset[int]:
         return self._load_assigned(broker_id)
@@ -155,7 +171,12 @@ def postgres_directory(database: Database) -> CachedDirectory:
             rows = connection.execute(_SELECT_ASSIGNED, {"broker_id": broker_id}).fetchall()
         return frozenset(row["customer_id"] for row in rows)
 
-    return CachedDirectory(load, load_assigned)
+    def load_id(username: str) -> int | None:
+        with database.read() as connection:
+            row = connection.execute(_SELECT_ID, {"username": username}).fetchone()
+        return row["customer_id"] if row else None
+
+    return CachedDirectory(load, load_assigned, load_id=load_id)
 
 
 def principal_from_row(row: dict[str, Any]) -> Principal:
@@ -245,6 +266,8 @@ _COLUMNS = (
 )
 
 _SELECT = "SELECT * FROM principals WHERE customer_id = %(customer_id)s"
+
+_SELECT_ID = "SELECT customer_id FROM principals WHERE username = %(username)s"
 
 _SELECT_ASSIGNED = "SELECT customer_id FROM principals WHERE brokers @> ARRAY[%(broker_id)s::bigint]"
 

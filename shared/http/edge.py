@@ -175,11 +175,12 @@ class Edge:
         if service is None:
             raise ServiceUnavailable()
         directory = service.principals
-        principal = directory.peek(token.customer_id)
+        named = token.customer_id if token.customer_id is not None else token.username or ""
+        principal = directory.peek(named)
         if principal is None:
             wait = directory.wait_for if matched.route is not None else directory.get
             try:
-                principal = await run_in_threadpool(wait, token.customer_id)
+                principal = await run_in_threadpool(wait, named)
             except DatabaseUnavailable:
                 raise ServiceUnavailable() from None
         if principal is None:

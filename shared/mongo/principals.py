@@ -20,7 +20,7 @@ class MongoPrincipals(CachedDirectory):
 
     def __init__(self, database: MongoDatabase) -> None:
         self._database = database
-        super().__init__(self._find)
+        super().__init__(self._find, load_id=self._find_id)
 
     def apply(self, messages: Sequence[Message[Any]]) -> None:
         """Bring the collection up to these events in one command; a version not newer than the stored one changes
@@ -36,6 +36,11 @@ class MongoPrincipals(CachedDirectory):
         if found is None:
             return None
         return principal_from_row({**found, "tokens_valid_from": datetime.fromisoformat(found["tokens_valid_from"])})
+
+    def _find_id(self, username: str) -> int | None:
+        with self._database.reachable():
+            found = self._database[COLLECTION].find_one({"username": username})
+        return found["customer_id"] if found else None
 
 
 def guarded_upsert(document: Document, version: str) -> list[UpdateOne]:

@@ -16,6 +16,7 @@ from asset_service.service.transfers import deposit
 from customer_service.service.customers import Registration, ensure_assignment, ensure_customer
 from infra.servers import DATABASES
 from infra.services import SERVICES, load
+from shared import encryption
 from shared.app import create_app
 from shared.auth import keys, tokens
 from shared.auth.permissions import Role
@@ -35,6 +36,7 @@ class World:
     pump: Pump
     key: keys.SigningKey
     resources: dict[str, Any]
+    environment: dict[str, str]
     people: dict[str, int] = field(default_factory=dict)
     things: dict[int, dict[str, str]] = field(default_factory=dict)
 
@@ -49,6 +51,10 @@ class World:
         registration = Registration(username=f"{name}-{secrets.token_hex(4)}", password_hash="none", role=role)
         self.people[name] = ensure_customer(self.resources["customer_service"].database, registration)
         return self.people[name]
+
+    def username(self, name: str) -> str:
+        principal = self.resources["customer_service"].principals.get(self.people[name])
+        return str(principal.username)
 
     def live(self) -> None:
         """Everybody, and what a customer has after a while: money, shares, orders on the book, notifications."""
@@ -92,6 +98,7 @@ class World:
 def world(servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     directory = tmp_path_factory.mktemp("authorization")
     keys.ensure(directory / "keys")
+    encryption.ensure(directory / "keys")
     mongo = LocalMongo(directory / "mongo.sqlite")
     environment = dict(servers.env) | {
         "BROKAGE_KEY_DIR": str(directory / "keys"),
@@ -107,7 +114,7 @@ def world(servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wo
             app = create_app([load(service, "app").api for service in SERVICES])
             client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
         pump = stack.enter_context(Pump(environment))
-        world = World(client, pump, keys.load_signing_key(directory / "keys"), app.state.services)
+        world = World(client, pump, keys.load_signing_key(directory / "keys"), app.state.services, environment)
         world.live()
         yield world
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from conftest import Api, Person
 from psycopg import sql
 
 from customer_service.service import key_rotation
@@ -18,6 +17,7 @@ from infra.migrate import upgrade
 from infra.runtime.failures import StartFailed
 from shared import encryption
 from shared.encryption import CannotOpen, Place
+from tests.integration.customer_service.conftest import Api, Person
 
 PERSONAL = {"phone": "+905551234567", "national_id": "10000000146", "iban": "TR330006100519786457841326"}
 MASKED = {"phone": "*********4567", "national_id": "*******0146", "iban": "**********************1326"}

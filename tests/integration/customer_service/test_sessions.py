@@ -1,5 +1,6 @@
 """Signing in, rotating, signing out, changing the password."""
 
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -191,7 +192,9 @@ class TestKeys:
 
         old = api.sign_in(customer.username).json()["access_token"]
         kid = keys.rotate(api.resources.key_directory)
-        time.sleep(2.1)  # verifiers look for unknown keys at most once in two seconds
+        published = time.time() - keys.SIGNS_AFTER_SECONDS
+        os.utime(api.resources.key_directory / f"{kid}.pem", (published, published))
+        assert keys.load_signing_key(api.resources.key_directory).kid == kid
         new = api.sign_in(customer.username).json()["access_token"]
         assert me(api, old) == me(api, new) == 200
         for path in api.resources.key_directory.glob(f"{kid}*"):

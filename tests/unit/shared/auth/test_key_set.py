@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from shared.auth.tokens import KeySet
+from shared.auth.key_set import KeySet
 
 
 class TestKeySet:
@@ -42,3 +42,37 @@ class TestKeySet:
         keys = KeySet(fetch)
         assert [keys.find("nobody") for _ in range(5)] == [None] * 5
         assert len(looks) == 1
+
+    def test_a_withdrawn_key_stops_working_and_an_empty_or_failing_source_takes_nothing_away(self) -> None:
+        known: dict[str, int] = {"old": 1, "new": 2}
+        away = False
+        looked = threading.Semaphore(0)
+
+        def fetch() -> Mapping[str, int]:
+            looked.release()
+            if away:
+                raise OSError
+            return dict(known)
+
+        keys = KeySet(fetch, refresh_seconds=0.0)
+
+        def look_again() -> None:
+            while looked.acquire(blocking=False):
+                pass
+            keys.knows("new")
+            assert looked.acquire(timeout=5)
+            with keys._lock:  # until the look has ended
+                pass
+
+        assert keys.find("old") == 1
+        away = True
+        look_again()
+        assert keys.knows("old")
+        away, held = False, dict(known)
+        known.clear()
+        look_again()
+        assert keys.knows("old")
+        known["new"] = held["new"]
+        look_again()
+        assert not keys.knows("old")
+        assert keys.find("new") == 2

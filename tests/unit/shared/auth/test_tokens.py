@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -15,8 +16,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from shared.auth import keys, tokens
-from shared.auth.keys import NoSigningKey, SigningKey
-from shared.auth.tokens import TokenVerifier, directory_key_set, jwks_key_set
+from shared.auth.key_set import KeySet, directory_key_set, jwks_key_set
+from shared.auth.keys import NoSigningKey, NoSuchKey, SigningKey
+from shared.auth.tokens import TokenVerifier
 from shared.errors import InvalidToken
 
 
@@ -34,6 +36,12 @@ def key(directory: Path) -> SigningKey:
 @pytest.fixture
 def verifier(directory: Path) -> TokenVerifier:
     return TokenVerifier(directory_key_set(directory))
+
+
+def age(path: Path, seconds: float = 60) -> None:
+    """As if the file had been written earlier."""
+    moment = time.time() - seconds
+    os.utime(path, (moment, moment))
 
 
 def claims(**changes: Any) -> dict[str, Any]:
@@ -168,11 +176,48 @@ def test_what_is_no_token(verifier: TokenVerifier, token: str) -> None:
 class TestKeys:
     def test_rotated_keys_go_on_verifying(self, directory: Path, key: SigningKey, verifier: TokenVerifier) -> None:
         old = tokens.issue(key, customer_id=7, session_id="s")
-        keys.rotate(directory)
+        age(directory / f"{key.kid}.pem")
+        kid = keys.rotate(directory)
+        assert keys.load_signing_key(directory).kid == key.kid  # verifiers hear of the new one first
+        age(directory / f"{kid}.pem")
         newer = keys.load_signing_key(directory)
         assert newer.kid != key.kid
         assert verifier.verify(old).customer_id == 7
         assert TokenVerifier(directory_key_set(directory)).verify(tokens.issue(newer, customer_id=8, session_id="s"))
+
+    def test_rotation_keeps_one_private_key_that_signs_and_the_next(self, directory: Path, key: SigningKey) -> None:
+        age(directory / f"{key.kid}.pem")
+        second = keys.rotate(directory)
+        assert keys.list_keys(directory) == [(second, "next"), (key.kid, "signs")]
+        age(directory / f"{second}.pem")
+        third = keys.rotate(directory)
+        assert keys.list_keys(directory) == [(third, "next"), (second, "signs"), (key.kid, "verifies")]
+        assert not (directory / f"{key.kid}.pem").exists()
+
+    def test_a_key_whose_tokens_ran_out_long_ago_goes(self, directory: Path, key: SigningKey) -> None:
+        second = keys.rotate(directory)
+        for path in directory.iterdir():
+            age(path, 25 * 3600)
+        third = keys.rotate(directory)
+        assert [kid for kid, _ in keys.list_keys(directory)] == [third, second]
+
+    def test_tokens_of_a_revoked_key_end_also_those_seen_before(self, directory: Path, key: SigningKey) -> None:
+        key_set = KeySet(lambda: keys.load_public_keys(directory), refresh_seconds=0.0)
+        verifier = TokenVerifier(key_set)
+        token = tokens.issue(key, customer_id=7, session_id="s")
+        assert verifier.verify(token)
+        signing = keys.revoke(directory, key.kid)
+        assert signing != key.kid
+        deadline = time.monotonic() + 5
+        while verifier.recall(token) is not None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        with pytest.raises(InvalidToken):
+            verifier.verify(token)
+        assert verifier.verify(tokens.issue(keys.load_signing_key(directory), customer_id=7, session_id="s"))
+
+    def test_only_a_key_that_is_there_is_revoked(self, directory: Path) -> None:
+        with pytest.raises(NoSuchKey):
+            keys.revoke(directory, "../../etc/passwd")
 
     def test_files_are_private(self, directory: Path, key: SigningKey) -> None:
         assert (directory / f"{key.kid}.pem").stat().st_mode & 0o777 == 0o600

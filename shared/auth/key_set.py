@@ -1,0 +1,113 @@
+"""Public keys by id, from a directory or a configured address. Known keys go on working while the source is away."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+from urllib.error import URLError
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, build_opener
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from jwt import PyJWTError
+from jwt.algorithms import OKPAlgorithm
+
+from shared.auth.keys import load_public_keys
+
+REFRESH_SECONDS = 10.0
+"""How old what is known may get before the source is asked again: within it a withdrawn key stops working."""
+_LOOK_SECONDS = 2.0
+_TIMEOUT_SECONDS = 2.0
+_BYTES_MAX = 256 * 1024
+
+K = TypeVar("K")
+
+
+class KeySet(Generic[K]):
+    """What `fetch` found last. A source that fails, or has nothing, changes nothing."""
+
+    def __init__(self, fetch: Callable[[], Mapping[str, K]], *, refresh_seconds: float = REFRESH_SECONDS) -> None:
+        self._fetch = fetch
+        self._refresh_seconds = refresh_seconds
+        self._keys: Mapping[str, K] = {}
+        self._next_look = 0.0
+        self._stale_at = float("inf")
+        self._lock = threading.Lock()
+
+    def knows(self, kid: str) -> bool:
+        """Whether the key still counts. Never blocks: what has grown old is asked for again beside the request."""
+        if time.monotonic() >= self._stale_at:
+            self._stale_at = time.monotonic() + self._refresh_seconds
+            threading.Thread(target=self._look, name="keys", daemon=True).start()
+        return kid in self._keys
+
+    def find(self, kid: str) -> K | None:
+        """The key, after at most one look at the source in 2 s: made-up ids must not become work for it."""
+        if self.knows(kid):
+            return self._keys.get(kid)
+        # Who comes while another one is looking waits for what he finds: a good token must not be refused in between.
+        with self._lock:
+            if kid not in self._keys and time.monotonic() >= self._next_look:
+                self._refresh()
+            return self._keys.get(kid)
+
+    def _look(self) -> None:
+        with self._lock:
+            self._refresh()
+
+    def _refresh(self) -> None:
+        now = time.monotonic()
+        self._next_look = now + _LOOK_SECONDS
+        self._stale_at = now + self._refresh_seconds
+        try:
+            found = self._fetch()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, PyJWTError):
+            # What is known stays; what is not is refused until the source answers again.
+            return
+        if found:
+            self._keys = dict(found)
+
+
+def directory_key_set(directory: Path) -> KeySet[Ed25519PublicKey]:
+    return KeySet(lambda: load_public_keys(directory))
+
+
+def jwks_key_set(url: str) -> KeySet[Ed25519PublicKey]:
+    """Keys of another process's JWKS. Only the configured address is ever fetched, never one from a token."""
+
+    def fetch() -> dict[str, Ed25519PublicKey]:
+        found = {}
+        for entry in fetch_json(url)["keys"]:
+            if entry.get("kty") == "OKP" and entry.get("crv") == "Ed25519" and isinstance(entry.get("kid"), str):
+                key = OKPAlgorithm.from_jwk(entry)
+                if isinstance(key, Ed25519PublicKey):
+                    found[entry["kid"]] = key
+        return found
+
+    return KeySet(fetch)
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        raise URLError("a redirect is not followed")
+
+
+def fetch_json(url: str) -> Any:
+    """A small JSON document from a configured address; bounded in time and size, and no redirect is followed.
+
+    Raises:
+        OSError: not there, too slow, too large, or not an http address.
+        ValueError: not JSON.
+    """
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise URLError("not an http address")
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
+    data = b""
+    with build_opener(_NoRedirects).open(url, timeout=_TIMEOUT_SECONDS) as answer:
+        while chunk := answer.read1(16 * 1024):
+            data += chunk
+            if len(data) > _BYTES_MAX or time.monotonic() > deadline:
+                raise URLError("too large or too slow")
+    return json.loads(data)
