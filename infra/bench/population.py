@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -13,9 +12,7 @@ from argon2 import PasswordHasher
 
 from asset_service.service.instruments import put_instrument
 from asset_service.service.transfers import deposit
-from asset_service.settings import Settings as AssetSettings
 from customer_service.service.customers import Registration, ensure_tier, register_customer
-from customer_service.settings import Settings as CustomerSettings
 from infra.bench.client import Connection, connect, request
 from infra.bench.system import BenchSystem
 from shared.db import Database, UnitOfWork
@@ -73,23 +70,23 @@ async def _sign_in_from(address: str, port: int, names: Sequence[tuple[str, str]
     return tokens
 
 
-def populate(system: BenchSystem) -> Population:
+def populate(system: BenchSystem, customers: int = CUSTOMERS) -> Population:
     """Instruments, customers and deposits, through the services' own use cases, many to a transaction."""
-    os.environ.update(system.environment)
-    customers = Database(CustomerSettings().customers_database_url, name="bench", pool_size=1)
-    assets = Database(AssetSettings().assets_database_url, name="bench", pool_size=1)
+    environment = system.environment
+    accounts = Database(environment["BROKAGE_CUSTOMERS_DATABASE_URL"], name="bench", pool_size=1)
+    assets = Database(environment["BROKAGE_ASSETS_DATABASE_URL"], name="bench", pool_size=1)
     try:
-        ids = _open_accounts(customers)
+        ids = _open_accounts(accounts, customers)
         assets.run(_list_instruments)
         for start in range(0, len(ids), _AT_ONCE):
             assets.run(lambda unit, some=ids[start : start + _AT_ONCE]: _pay_in(unit, some))  # type: ignore[misc]
     finally:
-        customers.close()
+        accounts.close()
         assets.close()
     return Population(system.port, system.admin_password, ids)
 
 
-def _open_accounts(database: Database) -> list[int]:
+def _open_accounts(database: Database, customers: int) -> list[int]:
     ensure_tier(database, tier_code=_TIER, tier_name="Bench", priority=1, rate_limit=10_000_000)
     # Cheap to verify: what a password costs is no part of what is measured.
     password_hash = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash(_PASSWORD)
@@ -101,8 +98,9 @@ def _open_accounts(database: Database) -> list[int]:
         ]
 
     ids: list[int] = []
-    for start in range(0, CUSTOMERS, _AT_ONCE):
-        ids += database.run(lambda unit, start=start: work(unit, range(start, start + _AT_ONCE)))  # type: ignore[misc]
+    for start in range(0, customers, _AT_ONCE):
+        some = range(start, min(start + _AT_ONCE, customers))
+        ids += database.run(lambda unit, some=some: work(unit, some))  # type: ignore[misc]
     return ids
 
 

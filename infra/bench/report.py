@@ -33,6 +33,8 @@ def table(found: dict[str, Any]) -> Iterator[str]:
     yield f"  messages      {counters['messages_per_order']:>10.3f}   bound 0.1"
     yield f"  WAL bytes     {counters['wal_bytes_per_order']:>10,}   bound 8,192"
     yield f"  HOT share     {counters['asset_hot_share']:>10.2f}   bound 0.5, of the updates of assets"
+    for stage, statements in counters["statements_per_batch"].items():
+        yield f"  statements    {statements:>10}   bound {9 if 'settlement' in stage else 6}, a batch of {stage}"
     yield ""
     yield from _processes(counters)
     yield ""

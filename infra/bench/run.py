@@ -17,6 +17,7 @@ from infra.bench.population import populate
 from infra.bench.processes import memory_mib
 from infra.bench.reads import measure_reads
 from infra.bench.stages import Bench, backlog, full_stack, latency, quantiles, sustained
+from infra.bench.statements import logged, per_batch
 from infra.bench.system import BenchSystem
 
 Say = Callable[[str], None]
@@ -68,13 +69,13 @@ async def _measure(bench: Bench, yardsticks: Yardsticks, profile: Profile, say: 
     await bench.population.sign_in()
     await bench.watch.told()
     at_rest = memory_mib(bench.system.pids())
-    await backlog(bench, WARM_UP_ORDERS)
+    await warm_up(bench)
     say(f"counting at a backlog of {COUNTED_ORDERS:,}")
-    counters = await _counted(bench)
+    counters = await counted(bench)
     rounds = []
     for number in range(profile.rounds):
         say(f"round {number + 1} of {profile.rounds}")
-        rounds.append(await _round(bench, yardsticks, profile))
+        rounds.append(await round_of(bench, yardsticks, profile))
     say("latency")
     latencies = await _latencies(bench, yardsticks, profile)
     rate = SUSTAINED_SHARE * _median(rounds, "full_stack")
@@ -83,7 +84,7 @@ async def _measure(bench: Bench, yardsticks: Yardsticks, profile: Profile, say: 
     counters["reads"] = [await measure_reads(bench.system, bench.population, bench.watch)]
     counters["memory_mib"] = _memory(at_rest, rounds)
     return {
-        **_ratios(rounds),
+        **ratios(rounds),
         "yardsticks": {"transfer_tps": _median(rounds, "transfer"), "insert_tps": _median(rounds, "insert")},
         "latency": latencies,
         "counters": counters,
@@ -91,14 +92,26 @@ async def _measure(bench: Bench, yardsticks: Yardsticks, profile: Profile, say: 
     }
 
 
-async def _counted(bench: Bench) -> dict[str, Any]:
+async def warm_up(bench: Bench) -> None:
+    """Fill caches and pools, and let every statement be prepared."""
+    await backlog(bench, WARM_UP_ORDERS)
+
+
+async def counted(bench: Bench) -> dict[str, Any]:
+    """What an order costs at a backlog of `COUNTED_ORDERS`, its post included, on a system that is warm."""
     before = await asyncio.to_thread(count, bench.system)
     found = await backlog(bench, COUNTED_ORDERS)
     after = await asyncio.to_thread(count, bench.system)
-    return per_order(before, after, COUNTED_ORDERS) | {"cpu_ms_per_order": found["cpu_ms_per_order"]}
+    with logged(bench.system) as lines:
+        await backlog(bench, WARM_UP_ORDERS)
+    return {
+        **per_order(before, after, COUNTED_ORDERS),
+        "statements_per_batch": per_batch(lines),
+        "cpu_ms_per_order": found["cpu_ms_per_order"],
+    }
 
 
-async def _round(bench: Bench, yardsticks: Yardsticks, profile: Profile) -> Round:
+async def round_of(bench: Bench, yardsticks: Yardsticks, profile: Profile) -> Round:
     """Each yardstick right beside what is divided by it, so that a machine that slows down slows both."""
     with bench.system.held():
         transfer = await asyncio.to_thread(yardsticks.transfer, profile.yardstick_seconds)
@@ -125,7 +138,7 @@ async def _latencies(bench: Bench, yardsticks: Yardsticks, profile: Profile) -> 
     return found
 
 
-def _ratios(rounds: Sequence[Round]) -> dict[str, float]:
+def ratios(rounds: Sequence[Round]) -> dict[str, float]:
     over = {
         "settled_ratio": ("settled", "transfer"),
         "full_trail_ratio": ("told", "transfer"),
