@@ -37,6 +37,14 @@ test: install ## every test, on real servers of their own; options: make test AR
 test-unit: install ## the tests that need no server; seconds
 	@$(BIN)/python -m pytest tests/unit tests/architecture $(ARGS)
 
+.PHONY: bench
+bench: install ## measure this machine, some minutes; options: make bench ARGS="--profile full"
+	@$(BIN)/brokage bench $(ARGS)
+
+.PHONY: peers
+peers: install ## the same saga as it is usually written, measured beside ours
+	@$(BIN)/python -m benchmarks $(ARGS)
+
 .PHONY: check
 check: install ## format, lint, strict types, house rules
 	$(BIN)/ruff format --check .

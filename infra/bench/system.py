@@ -139,6 +139,10 @@ class BenchSystem:
             raise RuntimeFailure(f"{' '.join(arguments)} failed: {done.stderr.strip()}")
         return json.loads(done.stdout)
 
+    def url(self, database: str) -> str:
+        """Of any database, as superuser."""
+        return self._postgres.url_of(SUPERUSER, database)
+
     def program(self, name: str) -> Path:
         return self._postgres.program(name)
 
