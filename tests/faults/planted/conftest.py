@@ -1,7 +1,6 @@
 """One town for all plants, with databases and documents of its own on the servers of the run."""
 
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -17,15 +16,12 @@ from tests.faults.planted.town import Messengers, Town
 def open_town(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
     mongo = LocalMongo(tmp_path_factory.mktemp("planted") / "documents")
     urls = {service: servers.fresh_database(service) for service in DATABASES}
-    names = {service: urlsplit(url).path.removeprefix("/") for service, url in urls.items()}
     environment = {**servers.env, "BROKAGE_MONGO_URL": mongo.url}
     environment.update({DATABASES[service][1]: url for service, url in urls.items()})
     databases = {service: Database(url, name="planted", pool_size=4) for service, url in urls.items()}
     settings = ProcessorSettings(processor_database_url=urls["processor"])
     with Messengers(environment) as messengers:
-        yield Town(
-            environment, lambda service: servers.postgres.connect(names[service]), databases, messengers, settings
-        )
+        yield Town(servers.embedded, databases, messengers, settings, settings=environment)
     for database in databases.values():
         database.close()
     mongo.stop()

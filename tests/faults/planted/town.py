@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 from unittest import mock
+from urllib.parse import urlsplit
+
+import psycopg
 
 from asset_service.service.instruments import put_instrument
 from customer_service.service.customers import ensure_tier
 from infra.reconcile.settings import Settings
+from infra.servers import DATABASES
 from order_service.service.placing import Stored, place_orders
 from processor.service import matching
 from processor.service.deadlines import resend_overdue
@@ -75,12 +79,25 @@ class Messengers(Pump):
 
 @dataclass
 class Town(World):
-    """A world whose `pump` is its messengers. `patience` is the checker's; `promises` is what callers were answered,
-    `mending` what must be put right after a test."""
+    """A world whose `pump` is its messengers, in databases of its own.
 
+    `settings` says which these are. `patience` is the checker's; `promises` is what callers were answered, `mending` what must be
+    put right after a test.
+    """
+
+    settings: Mapping[str, str] = field(kw_only=True)
     patience: Settings = AT_REST
     promises: Promises = field(default_factory=Promises)
     mending: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        return self.settings
+
+    def intrude(self, service: str) -> psycopg.Connection[Any]:
+        assert self.servers.postgres is not None
+        url = self.settings[DATABASES[service][1]]
+        return self.servers.postgres.connect(urlsplit(url).path.removeprefix("/"))
 
     @property
     def messengers(self) -> Messengers:

@@ -31,11 +31,7 @@ def world() -> Iterator[World]:
             }
             with Pump(servers.environment) as pump:
                 settings = ProcessorSettings(processor_database_url=servers.environment[DATABASES["processor"][1]])
-                assert servers.postgres is not None
-                superuser = servers.postgres.connect
-                world = World(
-                    servers.environment, lambda service: superuser(DATABASES[service][0]), databases, pump, settings
-                )
+                world = World(servers, databases, pump, settings)
                 live(world)
                 yield world
             for database in databases.values():

@@ -16,7 +16,7 @@ from infra.reconcile.check import Examined
 from infra.reconcile.run import reconcile
 from infra.reconcile.settings import Settings
 from infra.reconcile.stores import Stores
-from infra.servers import DATABASES
+from infra.servers import DATABASES, EmbeddedServers
 from order_service.service.canceling import cancel_order
 from order_service.service.placing import Claim, NewOrder, Stored, place_orders
 from processor.service import matching
@@ -34,12 +34,19 @@ IMPATIENT = Settings(grace_seconds=0.2, delivery_seconds=0.0, overdue_seconds=60
 class World:
     """The stores, and short ways to what happens in them."""
 
-    environment: Mapping[str, str]
-    intrude: Callable[[str], psycopg.Connection[Any]]
-    """A superuser's connection to the database of a service."""
+    servers: EmbeddedServers
     databases: dict[str, Database]
     pump: Pump
     processor_settings: ProcessorSettings
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        return self.servers.environment
+
+    def intrude(self, service: str) -> psycopg.Connection[Any]:
+        """A superuser's connection to the database of a service."""
+        assert self.servers.postgres is not None
+        return self.servers.postgres.connect(DATABASES[service][0])
 
     def do(self, service: str, work: Callable[[UnitOfWork], Any]) -> Any:
         return self.databases[service].run(work)
