@@ -41,6 +41,13 @@ class SignInElsewhere(BrokageError):
     title = "Sign in elsewhere"
 
 
+class TooManyApiKeys(Conflict):
+    """Twenty API keys work at the same time. Revoke one first."""
+
+    code = "too-many-api-keys"
+    title = "Too many API keys"
+
+
 class UsernameTaken(Conflict):
     """There is a customer with this username already."""
 

@@ -124,6 +124,23 @@ refresh_tokens = sa.Table(
     ),
 )
 
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    # Also the `sid` of the access tokens that come of it.
+    sa.Column("id", UUID, primary_key=True),
+    sa.Column("customer_id", sa.BigInteger, sa.ForeignKey(customers.c.id), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    # SHA-256 of a random secret: what is stored cannot be presented.
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("scopes", postgresql.ARRAY(sa.Text), nullable=False),
+    created_at(),
+    # Null: until it is revoked.
+    sa.Column("expires_at", TIMESTAMP),
+    sa.Column("revoked_at", TIMESTAMP),
+    sa.Index("idx_api_keys_customer_id", "customer_id"),
+)
+
 sign_in_failures = sa.Table(
     "sign_in_failures",
     metadata,

@@ -343,3 +343,66 @@ def family_end(connection: Connection, seconds: int) -> datetime:
     assert row is not None
     moment: datetime = row["moment"]
     return moment
+
+
+# API keys
+
+
+def insert_api_key(connection: Connection, values: Row) -> Row:
+    row = connection.execute(
+        """
+        INSERT INTO api_keys (id, customer_id, name, digest, scopes, expires_at)
+        VALUES (%(id)s, %(customer_id)s, %(name)s, %(digest)s, %(scopes)s, %(expires_at)s) RETURNING *
+        """,
+        values,
+    ).fetchone()
+    assert row is not None
+    return row
+
+
+def count_live_api_keys(connection: Connection, customer_id: int) -> int:
+    row = connection.execute(
+        """
+        SELECT count(*) AS n FROM api_keys WHERE customer_id = %(customer_id)s AND revoked_at IS NULL
+        AND (expires_at IS NULL OR expires_at > brokage_now())
+        """,
+        {"customer_id": customer_id},
+    ).fetchone()
+    assert row is not None
+    return int(row["n"])
+
+
+def list_api_keys(connection: Connection, customer_id: int, *, after_id: str | None, limit: int) -> list[Row]:
+    return connection.execute(
+        """
+        SELECT * FROM api_keys
+        WHERE customer_id = %(customer_id)s AND (%(after_id)s::uuid IS NULL OR id > %(after_id)s::uuid)
+        ORDER BY id LIMIT %(limit)s
+        """,
+        {"customer_id": customer_id, "after_id": after_id, "limit": limit},
+    ).fetchall()
+
+
+def find_live_api_key(connection: Connection, key_id: str) -> Row | None:
+    """A key that is neither revoked nor expired by the database's clock, with its owner; `seconds_left` until it
+    expires, null if it does not."""
+    return connection.execute(
+        """
+        SELECT k.*, c.username, c.role, c.active, extract(epoch FROM k.expires_at - brokage_now())::int AS seconds_left
+        FROM api_keys k JOIN customers c ON c.id = k.customer_id
+        WHERE k.id = %(id)s AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > brokage_now())
+        """,
+        {"id": key_id},
+    ).fetchone()
+
+
+def revoke_api_key(connection: Connection, key_id: str, customer_id: int) -> bool | None:
+    """Whether it was revoked by this; None when the customer has no such key."""
+    row = connection.execute(
+        """
+        UPDATE api_keys SET revoked_at = coalesce(revoked_at, brokage_now())
+        WHERE id = %(id)s AND customer_id = %(customer_id)s RETURNING revoked_at = brokage_now() AS now_revoked
+        """,
+        {"id": key_id, "customer_id": customer_id},
+    ).fetchone()
+    return bool(row["now_revoked"]) if row else None

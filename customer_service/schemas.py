@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, Field, StrictBool, StringConstraints
 
-from shared.auth.permissions import Role
-from shared.http.fields import Body, CustomerId, DecimalText, text_field
+from shared.auth.permissions import ApiScope, Role
+from shared.http.fields import Body, CustomerId, DecimalText, Timestamp, text_field
 
 
 def checked_iban(text: str) -> str:
@@ -31,17 +31,52 @@ EventType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{1,64}$")]
 
 
 class TokenRead(BaseModel):
-    """RFC 6749, 5.1. `expires_in` is of the access token, in seconds."""
+    """RFC 6749, 5.1. `expires_in` is of the access token, in seconds. A program has `scope` and no `refresh_token`."""
 
     access_token: str
-    refresh_token: str
+    refresh_token: str | None = None
     token_type: str = "Bearer"
     expires_in: int
+    scope: str | None = None
 
 
 class PasswordChange(Body):
     current_password: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     new_password: Password
+
+
+class ApiKeyCreate(Body):
+    """Without `expires_at` it works until it is revoked."""
+
+    name: Annotated[str, *text_field(100)]
+    scopes: Annotated[list[ApiScope], Field(min_length=1, max_length=3)]
+    expires_at: Timestamp | None = None
+    current_password: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class ApiKeyRead(BaseModel):
+    """A program signs in with `id` as `client_id`."""
+
+    id: str
+    name: str
+    scopes: list[ApiScope]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+class ApiKeyCreated(ApiKeyRead):
+    """`secret` is the `client_secret`; it is shown this once and not stored."""
+
+    secret: str
+
+
+class OwnApiKeyRead(ApiKeyRead):
+    """`operations`: the operation ids of this API that the key and its owner's role together may call."""
+
+    customer_id: int
+    role: Role
+    operations: list[str]
 
 
 class MeRead(BaseModel):

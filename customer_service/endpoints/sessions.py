@@ -12,10 +12,10 @@ from fastapi.concurrency import run_in_threadpool
 from customer_service.dependencies import CustomerResources, Resources
 from customer_service.errors import InvalidCredentials, RefreshTokenReused, SignInElsewhere
 from customer_service.schemas import MeRead, PasswordChange, TokenRead
-from customer_service.service import sessions
+from customer_service.service import api_keys, sessions
 from customer_service.service.sessions import Session
 from shared.auth import keys, tokens
-from shared.auth.caller import Caller, request_state
+from shared.auth.caller import Caller, CallerContext, request_state
 from shared.auth.key_set import directory_key_set
 from shared.auth.tokens import TokenVerifier
 from shared.contracts.message import Actor
@@ -40,12 +40,13 @@ _FORM_SCHEMA = {
                     "type": "object",
                     "required": ["grant_type"],
                     "properties": {
-                        "grant_type": {"type": "string", "enum": ["password", "refresh_token"]},
+                        "grant_type": {"type": "string", "enum": ["password", "refresh_token", "client_credentials"]},
                         "username": {"type": "string"},
                         "password": {"type": "string", "format": "password"},
                         "refresh_token": {"type": "string"},
                         "scope": {"type": "string"},
                         "client_id": {"type": "string"},
+                        "client_secret": {"type": "string", "format": "password"},
                     },
                 }
             }
@@ -96,19 +97,28 @@ async def _form(request: Request) -> dict[str, str]:
 Form = Annotated[dict[str, str], Depends(_form)]
 
 
-@router.post("/api/auth/token", summary="Sign in, or exchange a refresh token", openapi_extra={**FORM, **_FORM_SCHEMA})
+@router.post(
+    "/api/auth/token",
+    summary="Sign in, or exchange a refresh token",
+    openapi_extra={**FORM, **_FORM_SCHEMA},
+    response_model_exclude_none=True,
+)
 async def issue_token(form: Form, resources: Resources, request: Request) -> TokenRead:
-    """OAuth2 grants `password` (with `username`, `password`) and `refresh_token` (with `refresh_token`)."""
+    """OAuth2 grants: `password` (with `username`, `password`), `refresh_token` (with `refresh_token`), and for programs
+    `client_credentials` (with an API key's `client_id`, `client_secret` and, to be content with less, `scope`)."""
     if resources.external_issuer:
         raise SignInElsewhere()
-    _known(form, {"grant_type", "username", "password", "refresh_token", "scope", "client_id"})
+    _known(form, {"grant_type", "username", "password", "refresh_token", "scope", "client_id", "client_secret"})
     grant = _required(form, "grant_type")
     if grant == "password":
         session = await _sign_in(resources, request, _required(form, "username"), _required(form, "password"))
     elif grant == "refresh_token":
         session = await _refresh(resources, request, _required(form, "refresh_token"))
+    elif grant == "client_credentials":
+        return await _exchange_key(resources, request, form)
     else:
-        raise ValidationFailed(errors=[FieldError("/grant_type", "This must be password or refresh_token.")])
+        allowed = "This must be password, refresh_token or client_credentials."
+        raise ValidationFailed(errors=[FieldError("/grant_type", allowed)])
     return await run_in_threadpool(_tokens, resources, session)
 
 
@@ -123,9 +133,7 @@ async def revoke_token(form: Form, resources: Resources, request: Request) -> Re
 @router.post("/api/auth/password", summary="Change the own password", status_code=204)
 async def change_password(body: PasswordChange, caller: Caller, resources: Resources) -> Response:
     """Ends all sessions: sign in again with the new one."""
-    await asyncio.sleep(
-        await run_in_threadpool(sessions.slow_down_seconds, resources.database, caller.principal.username)
-    )
+    await _slowed(resources, caller.principal.username)
     change = partial(
         sessions.change_password,
         resources.database,
@@ -157,7 +165,7 @@ async def _sign_in(resources: CustomerResources, request: Request, username: str
     address = request_state(request).address
     await run_in_threadpool(resources.sign_in_limit.check, address)
     name = username.lower()
-    await asyncio.sleep(await run_in_threadpool(sessions.slow_down_seconds, resources.database, name))
+    await _slowed(resources, name)
     attempt = partial(
         sessions.sign_in,
         resources.database,
@@ -173,6 +181,59 @@ async def _sign_in(resources: CustomerResources, request: Request, username: str
     except InvalidCredentials:
         await run_in_threadpool(resources.sign_in_limit.count_failure, address)
         raise
+
+
+async def _exchange_key(resources: CustomerResources, request: Request, form: Mapping[str, str]) -> TokenRead:
+    address = request_state(request).address
+    await run_in_threadpool(resources.sign_in_limit.check, address)
+    exchange = partial(
+        api_keys.sign_in,
+        resources.database,
+        _required(form, "client_id"),
+        _required(form, "client_secret"),
+        form.get("scope"),
+        _anonymous(request),
+    )
+    try:
+        program = await run_in_threadpool(exchange)
+    except InvalidCredentials:
+        await run_in_threadpool(resources.sign_in_limit.count_failure, address)
+        raise
+    lifetime = resources.settings.access_token_seconds
+    if program.seconds_left is not None:
+        lifetime = max(1, min(lifetime, program.seconds_left))
+    access = await run_in_threadpool(
+        lambda: tokens.issue(
+            resources.signing_key(),
+            customer_id=program.customer_id,
+            session_id=program.key_id,
+            lifetime_seconds=lifetime,
+            api_scopes=program.scopes,
+        )
+    )
+    return TokenRead(access_token=access, expires_in=lifetime, scope=" ".join(program.scopes))
+
+
+async def password_checked(resources: CustomerResources, caller: CallerContext, password: str) -> None:
+    """Asked for again where a session makes something that outlives it.
+
+    Raises:
+        ValidationFailed: at `/current_password`.
+    """
+    await _slowed(resources, caller.principal.username)
+    check = partial(
+        sessions.check_password,
+        resources.database,
+        resources.passwords,
+        caller.customer_id,
+        password,
+        caller.context(),
+    )
+    await _hashing(resources, check)
+
+
+async def _slowed(resources: CustomerResources, username: str) -> None:
+    await asyncio.sleep(await run_in_threadpool(sessions.slow_down_seconds, resources.database, username))
 
 
 async def _refresh(resources: CustomerResources, request: Request, token: str) -> Session:
@@ -200,6 +261,11 @@ def _revoke(resources: CustomerResources, token: str, context: Context) -> None:
     if session_id is None:
         return
     sessions.sign_out(resources.database, session_id, context)
+    end_tokens(resources, session_id)
+
+
+def end_tokens(resources: CustomerResources, session_id: str) -> None:
+    """The access tokens of a session, or of an API key."""
     try:
         # Its access tokens live on for minutes; the edge asks for this mark with each request's rate limit.
         resources.valkey.command(*revoke_command(session_id, resources.settings.access_token_seconds))

@@ -80,7 +80,7 @@ def sign_in(
             )
         repository.clear_failures(uow.connection, account_digest(username))
         _store(uow, session, settings, family_expires_at=None)
-        _record_signed_in(uow, found)
+        record_sign_in(uow, found["id"], found["username"])
         return True
 
     if not database.run(work, context=_as_user(context, found)):
@@ -141,12 +141,7 @@ def change_password(
     Raises:
         ValidationFailed: `current` is not the password; counted as a failed sign-in.
     """
-    with database.read() as connection:
-        found = repository.find_credentials_by_id(connection, customer_id)
-    if found is None or not passwords.matches(found["password_hash"], current):
-        if found is not None:
-            database.run(lambda uow: _record_failure(uow, found["username"], found, "credentials"), context=context)
-        raise _wrong_password()
+    found = check_password(database, passwords, customer_id, current, context)
     new_hash = passwords.hash(new)
 
     def work(uow: UnitOfWork) -> bool:
@@ -164,6 +159,21 @@ def change_password(
 
     if not database.run(work, context=context):
         raise _wrong_password()
+
+
+def check_password(database: Database, passwords: Passwords, customer_id: int, current: str, context: Context) -> Row:
+    """The customer's credentials, if `current` is his password: before what outlives a session is made of one.
+
+    Raises:
+        ValidationFailed: it is not; counted as a failed sign-in.
+    """
+    with database.read() as connection:
+        found = repository.find_credentials_by_id(connection, customer_id)
+    if found is None or not passwords.matches(found["password_hash"], current):
+        if found is not None:
+            database.run(lambda uow: _record_failure(uow, found["username"], found, "credentials"), context=context)
+        raise _wrong_password()
+    return found
 
 
 def account_digest(username: str) -> str:
@@ -192,8 +202,9 @@ def _store(uow: UnitOfWork, session: Session, settings: Settings, *, family_expi
     )
 
 
-def _record_signed_in(uow: UnitOfWork, found: Row) -> None:
-    uow.record(UserSignedIn(username=found["username"]), aggregate_id=str(found["id"]), customer_id=found["id"])
+def record_sign_in(uow: UnitOfWork, customer_id: int, username: str, api_key_id: str | None = None) -> None:
+    event = UserSignedIn(username=username, api_key_id=api_key_id)
+    uow.record(event, aggregate_id=str(customer_id), customer_id=customer_id)
 
 
 def _record_failure(uow: UnitOfWork, username: str, found: Row | None, reason: str) -> None:

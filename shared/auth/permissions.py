@@ -5,7 +5,7 @@ A new role is a member of `Role` and its cells here: endpoints ask for the scope
 Source: contract, HTTP (column "who"); an auditor changes nothing but his own credentials.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from enum import StrEnum
 from typing import Final
 
@@ -23,6 +23,14 @@ class Scope(StrEnum):
     ANY = "ANY"
     ASSIGNED = "ASSIGNED"
     OWN = "OWN"
+
+
+class ApiScope(StrEnum):
+    """What an API key may be used for, at most: its owner's role still decides."""
+
+    READ = "read"
+    TRADE = "trade"
+    TRANSFER = "transfer"
 
 
 Grants = Mapping[Role, Scope]
@@ -51,6 +59,10 @@ PERMISSIONS: Final[Mapping[str, Grants]] = {
     "revoke_token": PUBLIC,  # whoever holds the refresh token may end it (RFC 7009)
     "get_jwks": PUBLIC,
     "change_password": _EVERYONE_OWN,
+    "create_api_key": _EVERYONE_OWN,
+    "list_api_keys": _EVERYONE_OWN,
+    "get_own_api_key": _EVERYONE_OWN,
+    "revoke_api_key": _EVERYONE_OWN,
     "get_me": _EVERYONE_OWN,
     "create_customer": _ADMIN,
     "list_customers": _ADMIN,
@@ -104,3 +116,27 @@ PERMISSIONS: Final[Mapping[str, Grants]] = {
     "list_dead_letters": _ADMIN,
     "requeue_dead_letter": _ADMIN,
 }
+
+_READ = frozenset({ApiScope.READ})
+_TRADE = frozenset({ApiScope.TRADE})
+_TRANSFER = frozenset({ApiScope.TRANSFER})
+
+API_SCOPES: Final[Mapping[str, frozenset[ApiScope]]] = {
+    **dict.fromkeys(("get_me", "get_customer", "list_customers", "list_tiers", "get_notification_preferences"), _READ),
+    **dict.fromkeys(("list_brokers", "list_broker_customers"), _READ),
+    **dict.fromkeys(("list_orders", "get_order", "list_order_events", "get_order_by_client_id", "list_trades"), _READ),
+    **dict.fromkeys(("list_matching_queue", "list_sagas", "get_saga", "list_notifications"), _READ),
+    **dict.fromkeys(("list_assets", "get_asset", "list_reservations", "list_transfers"), _READ),
+    **dict.fromkeys(("list_instruments", "get_instrument", "list_ledger_entries", "verify_ledger"), _READ),
+    **dict.fromkeys(("search_audit_logs", "verify_audit", "export_audit", "list_telemetry"), _READ),
+    **dict.fromkeys(("place_order", "cancel_order", "match_order", "create_cross", "run_matching"), _TRADE),
+    **dict.fromkeys(("deposit", "withdraw"), _TRANSFER),
+    "get_own_api_key": frozenset(ApiScope),
+}
+"""Which scopes of an API key suffice for an operation; what is not listed is for persons only: administration,
+credentials, repair."""
+
+
+def operations_of(role: Role, api_scopes: Set[str]) -> list[str]:
+    """What an API key with these scopes may call for an owner of this role, by operation id."""
+    return sorted(name for name, enough in API_SCOPES.items() if api_scopes & enough and role in PERMISSIONS[name])

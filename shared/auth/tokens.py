@@ -7,7 +7,7 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,7 @@ class AccessToken:
     """What a verified token says. `issued_at` and `expires_at` are seconds since 1970, the former with a fraction.
 
     An external issuer may name the customer by `username` instead of `customer_id`. `key_id` is of the key that signed.
+    `api_scopes` bound what a program may do that signed in with an API key, whose id is the session's; None for persons.
     """
 
     customer_id: int | None
@@ -45,9 +46,17 @@ class AccessToken:
     session_id: str | None
     key_id: str = ""
     username: str | None = None
+    api_scopes: frozenset[str] | None = None
 
 
-def issue(key: SigningKey, *, customer_id: int, session_id: str, lifetime_seconds: int = ACCESS_SECONDS) -> str:
+def issue(
+    key: SigningKey,
+    *,
+    customer_id: int,
+    session_id: str,
+    lifetime_seconds: int = ACCESS_SECONDS,
+    api_scopes: Sequence[str] | None = None,
+) -> str:
     """A signed access token. It names who, never what he may: role and tier are looked up where it is used."""
     now = time.time()
     claims = {
@@ -60,6 +69,8 @@ def issue(key: SigningKey, *, customer_id: int, session_id: str, lifetime_second
         "iat": round(now, 3),
         "exp": int(now) + lifetime_seconds,
     }
+    if api_scopes is not None:
+        claims["scope"] = " ".join(api_scopes)
     return jwt.encode(claims, key.private, algorithm="EdDSA", headers={"kid": key.kid, "typ": TOKEN_TYPE})
 
 
@@ -142,7 +153,7 @@ def customer_id_of(text: str) -> int:
 
 
 def _token_from(claims: Mapping[str, Any], kid: str) -> AccessToken:
-    session = claims.get("sid")
+    session, scope = claims.get("sid"), claims.get("scope")
     return AccessToken(
         customer_id=customer_id_of(claims["sub"]),
         issued_at=float(claims["iat"]),
@@ -150,4 +161,5 @@ def _token_from(claims: Mapping[str, Any], kid: str) -> AccessToken:
         token_id=str(claims["jti"]),
         session_id=session if isinstance(session, str) else None,
         key_id=kid,
+        api_scopes=None if scope is None else frozenset(str(scope).split()),
     )

@@ -77,7 +77,23 @@ class NotificationPreferencesChanged(Event, frozen=True, kw_only=True):
 
 @contract(CUSTOMER, ("auditor",))
 class UserSignedIn(Event, frozen=True, kw_only=True):
+    """`api_key_id`: a program signed in, with that key."""
+
     username: str
+    api_key_id: str | None = None
+
+
+@contract(CUSTOMER, ("auditor",))
+class ApiKeyCreated(Event, frozen=True, kw_only=True):
+    api_key_id: str
+    name: str
+    scopes: tuple[str, ...]
+    expires_at: datetime | None = None
+
+
+@contract(CUSTOMER, ("auditor",))
+class ApiKeyRevoked(Event, frozen=True, kw_only=True):
+    api_key_id: str
 
 
 @contract(CUSTOMER, ("auditor",))

@@ -152,6 +152,7 @@ class Edge:
                 state.refusal = InvalidToken("Sign in first.")
                 return None
             state.principal = await self._principal(token, state.matched)
+            state.token = token
         except (InvalidToken, NotYetKnown, ServiceUnavailable) as refusal:
             state.refusal = refusal
             return None

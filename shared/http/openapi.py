@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from shared.auth.permissions import PUBLIC
+from shared.auth.permissions import PUBLIC, Scope
 from shared.http.route import KEY_RULE, EdgeRoute
 
 _PROBLEM: dict[str, Any] = {
@@ -72,6 +72,8 @@ def _complete(operation: dict[str, Any], route: APIRoute, method: str) -> None:
     for name in [name for name in operation if name.startswith("x-brokage")]:
         del operation[name]
     public = not isinstance(route, EdgeRoute) or route.grants is PUBLIC
+    if isinstance(route, EdgeRoute) and not public:
+        operation["description"] = "\n\n".join(filter(None, (operation.get("description"), _who(route))))
     codes = set(_MAY_ALWAYS)
     if not public:
         codes |= _MAY_WHEN_SIGNED_IN
@@ -92,3 +94,13 @@ def _complete(operation: dict[str, Any], route: APIRoute, method: str) -> None:
         existing = operation["responses"].get(code, {})
         description = _DESCRIPTIONS[code] if code == "422" else existing.get("description", _DESCRIPTIONS[code])
         operation["responses"][code] = {**existing, "description": description, "content": problem}
+
+
+_REACH = {Scope.ANY: "", Scope.ASSIGNED: " (assigned)", Scope.OWN: " (own)"}
+
+
+def _who(route: EdgeRoute) -> str:
+    """The operation's row of the table of permissions, for a reader."""
+    roles = ", ".join(f"{role}{_REACH[scope]}" for role, scope in route.grants.items())
+    scopes = " or ".join(f"`{scope}`" for scope in sorted(route.api_scopes))
+    return f"Roles: {roles}. " + (f"API keys: scope {scopes}." if scopes else "Not for API keys.")

@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 
 from shared import json
 from shared.auth.caller import CallerContext, request_state
-from shared.auth.permissions import PERMISSIONS, PUBLIC, Grants, Scope
+from shared.auth.permissions import API_SCOPES, PERMISSIONS, PUBLIC, ApiScope, Grants, Scope
 from shared.auth.principals import PrincipalDirectory
 from shared.errors import (
     BrokageError,
@@ -50,6 +50,14 @@ def idempotency_key(*, unless: str | None = None) -> dict[str, Any]:
     return {KEY_RULE: {"unless": unless}}
 
 
+class InsufficientScope(NotPermitted):
+    """The API key was not made for this: create one with the scope that the call needs, or sign in as a person.
+    `GET /api/api-keys/self` says what a key may do."""
+
+    code = "insufficient-scope"
+    title = "Outside the key's scopes"
+
+
 def grants_of(operation_id: str) -> Grants:
     """The row of the table of permissions. `list_dead_letters__order_service` is the row `list_dead_letters`."""
     return PERMISSIONS[operation_id.partition("__")[0]]
@@ -59,6 +67,7 @@ class EdgeRoute(APIRoute):
     """A route with a row in the table of permissions; one without cannot be created."""
 
     grants: Grants
+    api_scopes: frozenset[ApiScope]
     service: str | None = None
     _parameters: frozenset[str]
 
@@ -67,6 +76,7 @@ class EdgeRoute(APIRoute):
         if operation_id is None:
             kwargs["operation_id"] = operation_id = endpoint.__name__
         self.grants = grants_of(operation_id)
+        self.api_scopes = API_SCOPES.get(operation_id, frozenset())
         super().__init__(path, endpoint, **kwargs)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -76,7 +86,7 @@ class EdgeRoute(APIRoute):
         async def checked(request: Request) -> Response:
             state = request_state(request)
             if self.grants is not PUBLIC:
-                request.scope[CALLER_KEY] = await admit(state, self.grants, _directory(request, state))
+                request.scope[CALLER_KEY] = await admit(state, self.grants, _directory(request, state), self.api_scopes)
             await self._read_body(request, state)
             _refuse_unknown_parameters(request, known)
             return await handle(request)
@@ -120,17 +130,24 @@ def service_router(**kwargs: Any) -> APIRouter:
     return APIRouter(route_class=EdgeRoute, **kwargs)
 
 
-async def admit(state: RequestState, grants: Grants, directory: PrincipalDirectory) -> CallerContext:
-    """The caller, if his role may use the operation and the path names nobody else's things.
+async def admit(
+    state: RequestState,
+    grants: Grants,
+    directory: PrincipalDirectory,
+    api_scopes: frozenset[ApiScope] = frozenset(),
+) -> CallerContext:
+    """The caller, if his role and his API key may use the operation and the path names nobody else's things.
 
     Raises:
-        InvalidToken, NotYetKnown, NotPermitted, NotFound: in this order.
+        InvalidToken, NotYetKnown, NotPermitted, InsufficientScope, NotFound: in this order.
     """
     if state.principal is None:
         raise state.refusal or InvalidToken("Sign in first.")
     scope = grants.get(state.principal.role)
     if scope is None:
         raise NotPermitted("Your role may not use this call.")
+    if state.token is not None and state.token.api_scopes is not None and not state.token.api_scopes & api_scopes:
+        raise InsufficientScope("The API key may not use this call.")
     caller = CallerContext(state.principal, scope, directory, state.correlation_id)
     params = state.matched.path_params
     # `/api/brokers/{broker_id}/customers/{customer_id}` belongs to the broker, all others to the customer they name.

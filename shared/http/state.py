@@ -1,9 +1,8 @@
 """What the edge knows of the request in hand. It travels in the ASGI scope, so that no layer looks anything up
 twice."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shared.errors import BrokageError
 
@@ -11,6 +10,7 @@ if TYPE_CHECKING:
     from fastapi.routing import APIRoute
 
     from shared.auth.principals import Principal
+    from shared.auth.tokens import AccessToken
 
 SCOPE_KEY = "brokage"
 
@@ -38,7 +38,7 @@ class RequestState:
     matched: Matched
     principal: "Principal | None" = None
     refusal: BrokageError | None = None
-    token_claims: Mapping[str, Any] | None = None
+    token: "AccessToken | None" = None
     rate_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     idempotency_key: str | None = None
     body: bytes = b""

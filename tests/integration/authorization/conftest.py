@@ -40,10 +40,13 @@ class World:
     people: dict[str, int] = field(default_factory=dict)
     things: dict[int, dict[str, str]] = field(default_factory=dict)
 
-    def request(self, method: str, path: str, caller: str | None, **options: Any) -> Any:
+    def request(
+        self, method: str, path: str, caller: str | None, *, api_scopes: list[str] | None = None, **options: Any
+    ) -> Any:
+        """`api_scopes`: as a program that signed in with a key of the caller's."""
         headers = {"Idempotency-Key": new_id()} if method == "POST" else {}
         if caller is not None:
-            token = tokens.issue(self.key, customer_id=self.people[caller], session_id=new_id())
+            token = tokens.issue(self.key, customer_id=self.people[caller], session_id=new_id(), api_scopes=api_scopes)
             headers["Authorization"] = f"Bearer {token}"
         return self.client.request(method, path, headers=headers | options.pop("headers", {}), **options)
 

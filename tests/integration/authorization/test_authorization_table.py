@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shared.auth.permissions import PERMISSIONS, PUBLIC, Role, Scope
+from shared.auth.permissions import API_SCOPES, PERMISSIONS, PUBLIC, ApiScope, Role, Scope
 from shared.ids import new_id
 from tests.integration.authorization.conftest import ORDER, World
 
@@ -69,6 +69,12 @@ REQUESTS: dict[str, Request] = {
     "change_password": Request(
         "POST", "/api/auth/password", _exactly(current_password="wrong", new_password="a good password"), answers=(422,)
     ),
+    "create_api_key": Request(
+        "POST", "/api/api-keys", _exactly(name="n", scopes=["read"], current_password="wrong"), answers=(422,)
+    ),
+    "list_api_keys": Request("GET", "/api/api-keys"),
+    "get_own_api_key": Request("GET", "/api/api-keys/self", answers=(404,)),  # a person has none
+    "revoke_api_key": Request("DELETE", "/api/api-keys/unknown", answers=(404,)),
     "get_me": Request("GET", "/api/me"),
     "create_customer": Request("POST", "/api/customers", _newcomer, answers=(201,)),
     "list_customers": Request("GET", "/api/customers"),
@@ -170,7 +176,7 @@ def cells() -> Iterator[Any]:
                 yield pytest.param(operation, caller, label, id=name)
 
 
-def call(world: World, operation: str, caller: str | None, owner: str) -> Any:
+def call(world: World, operation: str, caller: str | None, owner: str, *, api_scopes: list[str] | None = None) -> Any:
     request, who = REQUESTS[operation], world.people[owner]
     known = {"read": new_id(), "cancel": new_id(), "match": new_id(), "notification": new_id()}
     known |= world.things.get(who, {})
@@ -179,7 +185,7 @@ def call(world: World, operation: str, caller: str | None, owner: str) -> Any:
     options: dict[str, Any] = {}
     if request.body is not None:
         options["data" if request.form else "json"] = request.body(world, who)
-    return world.request(request.method, path, caller, **options)
+    return world.request(request.method, path, caller, api_scopes=api_scopes, **options)
 
 
 @pytest.mark.parametrize(("operation", "caller", "label"), list(cells()))
@@ -190,6 +196,27 @@ def test_a_cell(world: World, operation: str, caller: str | None, label: str) ->
     assert refusal is None or answer.json()["code"] == refusal
     if expected(operation, caller, label) == (422,) and REQUESTS[operation].names == "body":
         assert answer.json()["errors"][0]["pointer"] == "/customer_id"
+
+
+@pytest.mark.parametrize(
+    ("operation", "scope"),
+    [(name, scope) for name, grants in PERMISSIONS.items() if grants is not PUBLIC for scope in ApiScope],
+)
+def test_a_program_does_what_its_scope_and_its_owners_role_allow(world: World, operation: str, scope: ApiScope) -> None:
+    role = next(iter(PERMISSIONS[operation]))
+    caller = role.value.lower()
+    owner = caller if REQUESTS[operation].names == "customer" else owner_of(caller, FOREIGN, REQUESTS[operation].names)
+    answer = call(world, operation, caller, owner, api_scopes=[scope.value])
+    if scope in API_SCOPES.get(operation, ()):
+        assert answer.status_code in REQUESTS[operation].answers, answer.text
+    else:
+        assert (answer.status_code, answer.json()["code"]) == (403, "insufficient-scope")
+
+
+def test_a_scope_never_goes_beyond_the_role(world: World) -> None:
+    for operation in ("deposit", "run_matching", "list_customers"):
+        answer = call(world, operation, "customer", "customer", api_scopes=[scope.value for scope in ApiScope])
+        assert answer.json()["code"] == "not-permitted"
 
 
 def test_every_operation_has_a_request_here() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.auth.permissions import PERMISSIONS, PUBLIC, Role, Scope
+from shared.auth.permissions import API_SCOPES, PERMISSIONS, PUBLIC, Role, Scope
 from shared.http.route import EdgeRoute, grants_of
 
 ALL = set(Role)
@@ -25,7 +25,7 @@ def test_auditors_only_read() -> None:
     writes = ("create", "update", "set", "place", "cancel", "match", "run", "deposit", "withdraw", "put", "assign")
     changing = [name for name in PERMISSIONS if name.startswith((*writes, "unassign", "retry", "requeue"))]
     assert len(changing) > 12
-    for name in {*changing, "mark_notification_read"}:
+    for name in {*changing, "mark_notification_read"} - {"create_api_key"}:
         assert Role.AUDITOR not in PERMISSIONS[name], name
 
 
@@ -44,10 +44,25 @@ def test_customers_touch_only_their_own() -> None:
 
 
 def test_admins_may_everything_that_is_not_personal() -> None:
-    personal = {"get_me", "change_password", "list_notifications", "mark_notification_read"}
+    personal = {
+        "create_api_key",
+        "list_api_keys",
+        "get_own_api_key",
+        "revoke_api_key",
+        "get_me",
+        "change_password",
+        "list_notifications",
+        "mark_notification_read",
+    }
     for name, grants in PERMISSIONS.items():
         if grants is not PUBLIC and name not in personal:
             assert grants[Role.ADMIN] is Scope.ANY, name
+
+
+def test_programs_never_touch_credentials_or_administration() -> None:
+    assert API_SCOPES.keys() <= PERMISSIONS.keys()
+    writing = ("create_", "set_", "update_", "assign_", "unassign_", "put_", "retry_", "requeue_", "change_", "revoke_")
+    assert [name for name in API_SCOPES if name.startswith(writing)] == ["create_cross"]
 
 
 def test_little_is_public() -> None:
