@@ -108,7 +108,7 @@ class LocalRun:
         seeding = Seeding(self.data, self.options.demo)
         seed = None if seeding.is_done() else self._run_once(*seeding.command)
         with step("servers"):
-            self.environment |= self.servers.start()
+            self.environment |= self.start_servers()
             self._supervisor.keep(self.servers.processes)
         with step("keys"):
             self._make_keys()
@@ -127,6 +127,10 @@ class LocalRun:
         for line in seeding.lines():
             say(f"  {line}")
         say(f"ready {self._url} ({time.monotonic() - started:.1f} s)")
+
+    def start_servers(self) -> dict[str, str]:
+        """The settings with which the services reach their servers, which run when this returns."""
+        return self.servers.start()
 
     def _check(self) -> None:
         self.data.open()
