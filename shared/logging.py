@@ -58,10 +58,12 @@ def _safe_until_configured() -> None:
 
 
 def _truncate(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A line is bounded whatever a caller puts into a header; JSON itself escapes line breaks and control sequences."""
+    """A line is bounded whatever a caller puts into a header; JSON itself escapes line breaks and control sequences. Of a
+    traceback the end is kept: there stands what was raised."""
     for name, value in event.items():
         if isinstance(value, str) and len(value) > _VALUE_LENGTH_MAX:
-            event[name] = value[:_VALUE_LENGTH_MAX] + "…"
+            begin, end = value[:_VALUE_LENGTH_MAX] + "…", "…" + value[-_VALUE_LENGTH_MAX:]
+            event[name] = end if name == "exception" else begin
     return event
 
 

@@ -25,7 +25,7 @@ class Outcome(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class Attempt:
     """`status` is None where no answer came; `error` then says why."""
 
@@ -36,7 +36,7 @@ class Attempt:
     answer: Any = None
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class Request:
     """One wish of one client, however often it is sent. All attempts carry the same `key` and body.
 

@@ -1,0 +1,46 @@
+"""A log line is bounded, and still says what went wrong."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from shared.logging import configure, logger
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    root = logging.getLogger()
+    handlers, level, settings = root.handlers[:], root.level, structlog.get_config()
+    found = io.StringIO()
+    configure(service="test", stream=found)
+    yield found
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.configure(**settings)
+
+
+DEEP = (
+    "".join(f"def f{n}():\n    f{n + 1}()\n" for n in range(60))
+    + "def f60():\n    raise ValueError('the reason')\nf0()"
+)
+
+
+class TestLongValues:
+    def test_a_deep_traceback_keeps_its_end_where_the_error_stands(self, stream: io.StringIO) -> None:
+        try:
+            exec(DEEP, {})
+        except ValueError:
+            logger("test").exception("failed")
+        line = json.loads(stream.getvalue())
+        assert "ValueError: the reason" in line["exception"]
+        assert len(line["exception"]) < 2_100
+
+    def test_any_other_long_value_keeps_its_beginning(self, stream: io.StringIO) -> None:
+        logger("test").info("said", header="begin" + "x" * 10_000)
+        line = json.loads(stream.getvalue())
+        assert line["header"].startswith("begin")
+        assert len(line["header"]) < 2_100
