@@ -67,6 +67,17 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, psycopg.OperationalError) and error.sqlstate is None
 
 
+_TOO_LONG = (errors.QueryCanceled, errors.TransactionTimeout)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the server cannot do any work of the kind now: it was demoted and only reads, is full, or has no connection or
+    memory left. Repeating at once would not help, and whoever asked is not to blame."""
+    if isinstance(error, errors.ReadOnlySqlTransaction):
+        return True
+    return isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith("53")
+
+
 @lru_cache(maxsize=65_536)
 def _amount(text: bytes) -> Decimal:
     # Cached: a batch has few different prices and fees, and zeros without number.
@@ -103,6 +114,7 @@ class Database:
         self.url = url
         self.name = name
         self.clock = Clock(self._clock_offset)
+        self._handler_limits = handler_limits
         limits = HANDLER_LIMITS if handler_limits else REQUEST_LIMITS
         self._pool: ConnectionPool[psycopg.Connection[DictRow]] = ConnectionPool(
             url,
@@ -143,9 +155,14 @@ class Database:
         except PoolTimeout as error:
             raise DatabaseUnavailable(self.name) from error
         except psycopg.Error as error:
-            if is_transient(error):
+            if self._is_unavailable(error):
                 raise DatabaseUnavailable(self.name) from error
             raise
+
+    def _is_unavailable(self, error: Exception) -> bool:
+        # A request that took too long may come again later. A batch that did must be split, so its handler hears of it.
+        too_long = isinstance(error, _TOO_LONG) and not self._handler_limits
+        return too_long or is_transient(error) or is_refusal(error)
 
     def run(
         self, work: Callable[[UnitOfWork], T], *, context: Context | None = None, attempts: int = ATTEMPTS_MAX
@@ -171,7 +188,7 @@ class Database:
         except PoolTimeout as error:
             raise DatabaseUnavailable(self.name) from error
         except (Conflict, psycopg.Error) as error:
-            if is_transient(error):
+            if self._is_unavailable(error):
                 raise DatabaseUnavailable(self.name) from error
             raise
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 
 from shared.contracts.message import Message, decode_messages
 from shared.contracts.system import AdminActed
-from shared.db.engine import Database, DatabaseUnavailable, is_transient
+from shared.db.engine import Database, DatabaseUnavailable, is_refusal, is_transient
 from shared.db.unit_of_work import Connection, Context, UnitOfWork
 from shared.errors import Conflict, NotFound
 from shared.faults import fault
@@ -111,7 +111,7 @@ def handle_again(handler: Handler, unit: UnitOfWork, event_id: str, texts: Seque
         for start in range(0, len(texts), EVENTS_MAX):
             handler(unit, decode(texts[start : start + EVENTS_MAX]))
     except Exception as error:
-        if is_transient(error) or isinstance(error, DatabaseUnavailable):
+        if is_transient(error) or is_refusal(error) or isinstance(error, DatabaseUnavailable):
             raise
         raise DeadLetterFailedAgain(event_id, error) from error
 

@@ -48,11 +48,11 @@ def _terminate_busy(world: World, chosen: random.Random) -> str | None:
 
 
 def _cancel_busy(world: World, chosen: random.Random) -> str | None:
-    """As a statement's time limit does."""
-    return _hit_busy(world, "pg_cancel_backend", "statements canceled")
+    """As a statement's time limit does; not so often that one event could fail three times in a row."""
+    return _hit_busy(world, "pg_cancel_backend", "statements canceled", every=0.25)
 
 
-def _hit_busy(world: World, function: str, what: str) -> str | None:
+def _hit_busy(world: World, function: str, what: str, every: float = 0.02) -> str | None:
     statement = (
         f"SELECT count(*) FILTER (WHERE {function}(pid)) AS n FROM pg_stat_activity WHERE {_OURS}"
         " AND (state LIKE 'idle in%%' OR (state = 'active' AND query NOT LIKE 'LISTEN%%'))"
@@ -62,7 +62,7 @@ def _hit_busy(world: World, function: str, what: str) -> str | None:
         while time.monotonic() < deadline:
             row = connection.execute(statement.encode(), ()).fetchone()
             hit += row["n"] if row else 0
-            time.sleep(0.02)
+            time.sleep(every)
     return f"{hit} {what}" if hit else None
 
 
