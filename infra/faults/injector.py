@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from infra.faults.world import EVERYTHING, Kind, World
 
 LANES = 2
-_PAUSE_SECONDS = (0.5, 2.5)
+PAUSE_SECONDS = (0.5, 2.5)
+"""Between two faults of a lane."""
 _LOOK_SECONDS = 0.2
 # When the long ones begin, as a part of the time there is; each needs a run of at least so many times its own length.
 _LASTING_STARTS = {30.0: (0.08, 0.7, 0.85), 150.0: (0.5,), 300.0: (0.2,)}
@@ -70,11 +71,13 @@ class Injector:
         seconds: float,
         say: Callable[[Fault], None],
         lanes: int = LANES,
+        pauses: tuple[float, float] = PAUSE_SECONDS,
     ) -> None:
         self._world = world
         self._deck = deck([kind for kind in kinds if not kind.lasting], seed)
         self._plan = lasting_plan([kind for kind in kinds if kind.lasting], seconds)
         self._seed = seed
+        self._pauses = pauses
         self._say = say
         self._started = time.monotonic()
         self._changed = threading.Condition()
@@ -115,7 +118,7 @@ class Injector:
             if kind is None:
                 return
             self._inject(kind, chosen)
-            self._world.pause(chosen.uniform(*_PAUSE_SECONDS))
+            self._world.pause(chosen.uniform(*self._pauses))
 
     def _lasting(self, at: float, kind: Kind) -> None:
         self._world.pause(max(0.0, at - (time.monotonic() - self._started)))

@@ -44,7 +44,8 @@ _FINDINGS_MAX = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do. `seconds` of faults, at least `orders` orders in them; `samples` of each recovery time, 0 for none."""
+    """What to do. `seconds` of faults, at least `orders` orders in them; `samples` of each recovery time, 0 for none.
+    `grace_seconds`: what should be at rest is broken once it stood still for so long."""
 
     seconds: float
     orders: int
@@ -52,6 +53,7 @@ class Plan:
     directory: Path
     samples: int = 0
     customers: int = 12
+    grace_seconds: float = 5.0
     keep: bool = False
     kinds: tuple[Kind, ...] = KINDS
 
@@ -199,7 +201,7 @@ class FaultRun:
         """The verdict, from the stores and from the history. Every call judges the stores as they are then."""
         self._say("checking the invariants")
         customers = [session.customer_id for session in self.people.traders]
-        settings = Settings(findings_max=_FINDINGS_MAX)
+        settings = Settings(findings_max=_FINDINGS_MAX, grace_seconds=self.plan.grace_seconds)
         with Stores(self.system.environment, settings) as stores:
             facts = self._patiently(lambda: facts_of.load(stores, customers, (*SHARES, PROBED)))
             self.report.orders, self.report.trades = len(facts.orders), len(facts.trades)
