@@ -130,6 +130,7 @@ class Link:
             _abort(writer)
             return
         while self.bend.held:
+            self.seen.held += 1
             await asyncio.sleep(_HELD_POLL_SECONDS)
         try:
             server_reader, server_writer = await asyncio.open_connection(HOST, self._upstream(), limit=_CHUNK)
