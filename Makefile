@@ -45,6 +45,10 @@ bench: install ## measure this machine, some minutes; options: make bench ARGS="
 peers: install ## the same saga as it is usually written, measured beside ours
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+.PHONY: races
+races: install ## races between use cases; other numbers: make races RACE_ROUNDS=5000 RACE_SEED=8
+	@$(BIN)/python -m pytest tests/races $(ARGS)
+
 .PHONY: check
 check: install ## format, lint, strict types, house rules
 	$(BIN)/ruff format --check .

@@ -3,9 +3,11 @@
 import random
 import time
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from shared.ids import new_id
 from tests.e2e.system import FINAL, JUDGED, TERMS, System, together, wait_until
 
 ROUNDS = 20
@@ -102,3 +104,98 @@ class TestManyAtOnce:
         withdrawn, reserved = sum(won[1::2]), sum(won[0::2])
         assert withdrawn + reserved == 10
         assert customer.balance("TRY") == (Decimal(100 - 10 * withdrawn), Decimal(0))
+
+
+class TestTwentyRounds:
+    """What tests/races does with the use cases, over HTTP: a few contenders a round, and the same winner for everybody."""
+
+    def test_of_all_who_match_an_order_one_does(self, system: System) -> None:
+        buyer = system.customer(TRY="2000")
+        orders = together([lambda: buyer.confirmed("BUY", "1", "100") for _ in range(ROUNDS)])
+        for number, order in enumerate(orders):
+            works = [lambda order=order: system.admin.match(order["id"], wait=None)] * (2 + number % 5)
+            answers = together(works)
+            assert sorted(answer.status_code for answer in answers) == [202, *[409] * (len(works) - 1)]
+            assert {each.json()["code"] for each in answers if each.status_code == 409} == {"order-not-open"}
+        system.wait_final([buyer])
+        assert buyer.balance("TRY") == (Decimal(0), Decimal(0))
+        assert len(buyer.all("/api/trades")) == ROUNDS
+
+    def test_of_cancel_match_and_expiry_one_ends_an_order(self, system: System) -> None:
+        """All of them meet in the second in which time runs out."""
+        buyer = system.customer(TRY="2000")
+        ends_at = datetime.now(UTC) + timedelta(seconds=6)
+        terms = {"time_in_force": "GTD", "expires_at": ends_at.isoformat().replace("+00:00", "Z")}
+        orders = together([lambda: buyer.confirmed("BUY", "1", "100", **terms) for _ in range(ROUNDS)])
+        dice = random.Random(7)
+
+        def at_the_end(work: Any, order: Any, late: float) -> Any:
+            time.sleep(max(0.0, (ends_at - datetime.now(UTC)).total_seconds() + late))
+            return work(order["id"])
+
+        works = []
+        for order in orders:
+            match_late, cancel_late = dice.uniform(-0.3, 0.2), dice.uniform(-0.2, 0.6)
+            works.append(lambda order=order, late=match_late: at_the_end(system.admin.match, order, late))
+            works.append(lambda order=order, late=cancel_late: at_the_end(buyer.cancel, order, late))
+        answers = together(works)
+        assert {answer.status_code for answer in answers} <= {200, 202, 409}
+        ended = Counter(order["status"] for order in system.wait_final([buyer]))
+        assert sum(ended.values()) == ROUNDS
+        assert ended.keys() <= {"MATCHED", "CANCELED", "EXPIRED"}
+        matched = sum(answer.status_code == 202 for answer in answers[0::2])
+        assert ended["MATCHED"] == matched == len(buyer.all("/api/trades"))
+        cash = Decimal(2000 - 100 * matched)
+        assert buyer.balance("TRY") == (cash, cash)
+
+    def test_of_a_withdrawal_and_an_order_one_gets_the_last_unit(self, system: System) -> None:
+        seller = system.customer(AAPL="1")
+
+        def withdraw() -> bool:
+            body = {"asset_name": "AAPL", "amount": "1", "reference": new_id()}
+            return bool(seller.request("POST", "/api/assets/withdraw", json=body).status_code == 201)
+
+        for _ in range(ROUNDS):
+            withdrawn, first, second = together(
+                [withdraw, lambda: seller.place("SELL", "1", "100"), lambda: seller.place("SELL", "1", "100")]
+            )
+            confirmed = [order for order in (first, second) if order["status"] == "ORDER_CONFIRMED"]
+            assert withdrawn + len(confirmed) == 1
+            if withdrawn:
+                assert seller.balance("AAPL") == (Decimal(0), Decimal(0))
+                system.admin.deposit(seller.id, "AAPL", "1")
+            else:
+                assert seller.balance("AAPL") == (Decimal(1), Decimal(0))
+                assert seller.cancel(confirmed[0]["id"], wait=10).json()["status"] == "CANCELED"
+
+    def test_a_client_order_id_and_a_key_are_one_order_each_time(self, system: System) -> None:
+        buyer = system.customer(TRY="1000")
+        body = {**TERMS, "order_side": "BUY", "size": "1", "price": "10"}
+        for number in range(ROUNDS):
+            named = {**body, "client_order_id": f"round-{number}"}
+            works = [lambda named=named: buyer.request("POST", "/api/orders", json=named)] * 4
+            works += [lambda key=f"round-{number}": buyer.request("POST", "/api/orders", key=key, json=body)] * 4
+            answers = together(works)
+            assert sorted(answer.status_code for answer in answers[:4]) == [200, 200, 200, 201]
+            assert {answer.status_code for answer in answers[4:]} <= {201, 409}
+            for part in (answers[:4], answers[4:]):
+                assert len({answer.json()["id"] for answer in part if answer.status_code < 300}) == 1
+        assert len(buyer.orders()) == 2 * ROUNDS
+
+    def test_of_crosses_that_share_an_order_one_is_made(self, system: System) -> None:
+        share = system.admin.add_instrument("RACE")
+        buyer, seller = system.customer(TRY="2000"), system.customer(RACE="300")
+        terms = {"asset_name": share}
+        buys = together([lambda: buyer.confirmed("BUY", "1", "100", **terms) for _ in range(ROUNDS)])
+        sells = together([lambda: seller.confirmed("SELL", "100", "90", **terms) for _ in range(3)])
+        for buy in buys:
+
+            def cross(sell: Any, buy: Any = buy) -> Any:
+                body = {"buy_order_id": buy["id"], "sell_order_id": sell["id"], "size": "1"}
+                return system.admin.request("POST", "/api/matching/crosses", key=new_id(), json=body)
+
+            answers = together([lambda sell=sell: cross(sell) for sell in sells])
+            assert sorted(answer.status_code for answer in answers) == [202, 409, 409]
+        system.wait_final([buyer])
+        assert len(buyer.all("/api/trades")) == ROUNDS
+        assert buyer.balance(share) == (Decimal(ROUNDS), Decimal(ROUNDS))
