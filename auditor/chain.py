@@ -7,10 +7,12 @@ milliseconds.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import chain
 from typing import Any
 
 GENESIS = "0" * 64
@@ -27,7 +29,10 @@ class Tampering(StrEnum):
     INSERTED = "inserted"
     TAIL_CUT = "tail-cut"
     REWRITTEN = "rewritten"
-    """The records agree with each other but not with the remembered head: everything up to it was made anew."""
+    """The records agree with each other but not with a remembered head: they were made anew. The first one that no
+    checkpoint vouches for is named."""
+    FORGED = "checkpoint-forged"
+    """A checkpoint or an archive's manifest that none of our keys signed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +54,14 @@ class FirstBad:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """`records` is how many were examined; after the first bad one the rest proves nothing and is not looked at."""
+    """`records` is how many were examined; after the first bad one the rest proves nothing and is not looked at.
+    `checkpoints` is how many of them agreed."""
 
     valid: bool
     records: int
     head: Head
     first_bad: FirstBad | None
+    checkpoints: int = 0
 
 
 def canonical(content: Mapping[str, Any]) -> bytes:
@@ -86,31 +93,69 @@ def link(head: Head, contents: Iterable[Mapping[str, Any]]) -> tuple[list[dict[s
     return records, head
 
 
-def verify(records: Iterable[Mapping[str, Any]], remembered: Head | None) -> Verification:
+def verify(
+    records: Iterable[Mapping[str, Any]],
+    remembered: Head | None,
+    checkpoints: Iterable[Head] = (),
+    *,
+    start: Head = START,
+) -> Verification:
     """Examine records in ascending order of `seq`; memory does not grow with their number.
 
     Args:
         remembered: the head as it was noted before `records` was opened; None if nothing was noted.
+        checkpoints: heads as they were signed before, in ascending order of `seq`.
+        start: what the first record follows.
     """
+    witness = _Witness(checkpoints, start)
     examined = 0
     previous: Mapping[str, Any] | None = None
-    head = START
+    head = start
     iterator = iter(records)
     current = next(iterator, None)
     while current is not None:
         following = next(iterator, None)
         bad = _examine(current, head, previous, following)
         examined += 1
+        if bad == FirstBad(head.seq, Tampering.CHANGED) and _is_further_on(current, following, iterator):
+            bad = FirstBad(head.seq + 1, Tampering.REORDERED)
         if bad is None:
             head = Head(current["seq"], current["hash"])
-            if remembered is not None and head.seq == remembered.seq and head.hash != remembered.hash:
-                bad = FirstBad(head.seq, Tampering.REWRITTEN)
+            bad = witness.contradicts(head)
+            if bad is not None and following is not None and following.get("prev_hash") != head.hash:
+                # Not everything after it was made anew: it is this one that does not belong here.
+                bad = FirstBad(head.seq, _alone(current, following))
+        if bad is None and remembered is not None and head.seq == remembered.seq and head.hash != remembered.hash:
+            bad = FirstBad(head.seq, Tampering.REWRITTEN)
         if bad is not None:
-            return Verification(False, examined, head, bad)
+            return Verification(False, examined, head, bad, witness.agreed)
         previous, current = current, following
-    if remembered is not None and remembered.seq > head.seq:
-        return Verification(False, examined, head, FirstBad(head.seq + 1, Tampering.TAIL_CUT))
-    return Verification(True, examined, head, None)
+    if max(witness.further, remembered.seq if remembered is not None else 0) > head.seq:
+        return Verification(False, examined, head, FirstBad(head.seq + 1, Tampering.TAIL_CUT), witness.agreed)
+    return Verification(True, examined, head, None, witness.agreed)
+
+
+class _Witness:
+    """Checkpoints, looked at as the chain passes them."""
+
+    def __init__(self, checkpoints: Iterable[Head], start: Head) -> None:
+        self._waiting = deque(checkpoint for checkpoint in checkpoints if checkpoint.seq > start.seq)
+        self._vouched = start.seq
+        self.agreed = 0
+
+    def contradicts(self, head: Head) -> FirstBad | None:
+        """What a checkpoint of this length says against this head."""
+        while self._waiting and self._waiting[0].seq == head.seq:
+            if self._waiting.popleft().hash != head.hash:
+                return FirstBad(self._vouched + 1, Tampering.REWRITTEN)
+            self.agreed += 1
+            self._vouched = head.seq
+        return None
+
+    @property
+    def further(self) -> int:
+        """The length of the longest trail that was ever signed, if it was not reached."""
+        return self._waiting[-1].seq if self._waiting else 0
 
 
 def _examine(
@@ -146,6 +191,18 @@ def _altered(current: Mapping[str, Any], head: Head, following: Mapping[str, Any
     if following is not None and following.get("prev_hash") == head.hash:
         return FirstBad(current["seq"], Tampering.INSERTED)  # the next one knows nothing of it
     return FirstBad(current["seq"], Tampering.CHANGED)
+
+
+def _is_further_on(
+    current: Mapping[str, Any], following: Mapping[str, Any] | None, rest: Iterator[Mapping[str, Any]]
+) -> bool:
+    """Whether the record that `current` follows comes after it: then `current` was moved, and the one before it is good."""
+    later = chain([following] if following is not None else [], rest)
+    return any(record.get("hash") == current.get("prev_hash") for record in later)
+
+
+def _alone(current: Mapping[str, Any], following: Mapping[str, Any]) -> Tampering:
+    return Tampering.INSERTED if following.get("prev_hash") == current.get("prev_hash") else Tampering.CHANGED
 
 
 def _misplaced(

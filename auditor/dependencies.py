@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from auditor import documents, service
 from auditor.documents import NAME
+from auditor.keeping import Keeping
 from auditor.service import Auditor
 from auditor.settings import Settings
 from auditor.tasks import open_writer
@@ -20,6 +21,7 @@ class AuditorResources:
 
     def __init__(self, settings: Settings) -> None:
         self.database = documents.open_database(settings, pool_size=settings.api_pool_size)
+        self.keeping = Keeping.open(self.database, settings)
         self.principals = MongoPrincipals(self.database)
         self.dead_letters = MongoDeadLetters(
             self.database,

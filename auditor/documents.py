@@ -19,6 +19,7 @@ HEAD = "audit_head"
 TELEMETRY = "telemetry"
 POSITIONS = "telemetry_positions"
 _STREAM_BATCH = 1_000
+_DELETED_AT_ONCE = 2_000
 
 
 def open_database(settings: Settings, *, pool_size: int) -> MongoDatabase:
@@ -55,6 +56,18 @@ def known_events(database: MongoDatabase, event_ids: Iterable[str]) -> set[str]:
 def last_record(database: MongoDatabase) -> Head | None:
     found = database[LOGS].find_one({}, {"seq": 1, "hash": 1}, sort=[("seq", DESCENDING)])
     return None if found is None else Head(found["seq"], found["hash"])
+
+
+def hash_at(database: MongoDatabase, seq: int) -> str | None:
+    found = database[LOGS].find_one({"seq": seq}, {"hash": 1})
+    return None if found is None else found["hash"]
+
+
+def delete_through(database: MongoDatabase, seq: int) -> None:
+    """Take away the records up to `seq`, the oldest first, in bounded commands. Only what is archived may go."""
+    with database.reachable():
+        while found := database[LOGS].find_one({"seq": {"$lte": seq}}, {"seq": 1}, sort=[("seq", ASCENDING)]):
+            database[LOGS].delete_many({"seq": {"$lte": min(seq, found["seq"] + _DELETED_AT_ONCE)}})
 
 
 def find_head(database: MongoDatabase) -> Head | None:

@@ -79,7 +79,7 @@ def search_audit_logs(
 @router.get("/api/audit/verify", summary="Recompute the trail's hash chain")
 def verify_audit(caller: Caller, resources: Resources) -> VerificationRead:
     service.record_read(resources.database, caller, "verify_audit", {})
-    return verification_read(service.verify(resources.database))
+    return verification_read(resources.keeping.verify())
 
 
 @router.get(

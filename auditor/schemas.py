@@ -32,19 +32,21 @@ class HeadRead(BaseModel):
 
 
 class FirstBadRead(BaseModel):
-    """`reason`: changed, missing, reordered, inserted, tail-cut or rewritten."""
+    """`reason`: changed, missing, reordered, inserted, tail-cut, rewritten or checkpoint-forged."""
 
     seq: int
     reason: str
 
 
 class VerificationRead(BaseModel):
-    """`records`: how many were examined. `head`: the last good record."""
+    """`records`: how many were examined, archived ones too. `head`: the last good record. `checkpoints`: how many signed
+    ones agreed."""
 
     valid: bool
     records: int
     head: HeadRead
     first_bad: FirstBadRead | None
+    checkpoints: int
 
 
 class TelemetryRead(BaseModel):
@@ -68,6 +70,7 @@ def verification_read(found: Verification) -> VerificationRead:
         records=found.records,
         head=HeadRead(seq=found.head.seq, hash=found.head.hash),
         first_bad=None if bad is None else FirstBadRead(seq=bad.seq, reason=bad.reason.value),
+        checkpoints=found.checkpoints,
     )
 
 

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from auditor import chain, documents
-from auditor.chain import Verification
+from auditor import documents
 from auditor.records import content_from_event, content_from_read, is_change
 from auditor.writer import ChainWriter
 from shared.auth.caller import CallerContext
@@ -81,16 +80,6 @@ def chain_intake(database: MongoDatabase, writer: ChainWriter) -> int:
         documents.drop_intake(database, [document["_id"] for document in waiting])
         fault("auditor.intake_dropped")
     return len(waiting)
-
-
-def verify(database: MongoDatabase) -> Verification:
-    """Recompute the whole chain and name the first record that is changed, missing, reordered or inserted.
-
-    The head is read first: records that are appended meanwhile follow it and are examined too. Memory is bounded.
-    """
-    with database.reachable():
-        noted = documents.find_head(database)
-    return chain.verify(documents.stream_logs(database), noted)
 
 
 def _content(document: Document) -> Document:

@@ -9,7 +9,9 @@ import msgspec
 
 from auditor import service as auditing
 from auditor.documents import LOGS
+from auditor.keeping import Keeping
 from auditor.records import is_change
+from auditor.settings import Settings
 from infra.reconcile import telling
 from infra.reconcile.check import Check, Examined
 from infra.reconcile.stores import POSTGRES, Stores
@@ -29,7 +31,7 @@ def _told(stores: Stores, examined: Examined) -> None:
 def _chain(stores: Stores, examined: Examined) -> None:
     database = stores.documents("auditor")
     auditing.record_operator_read(database, "reconcile")
-    verification = auditing.verify(database)
+    verification = Keeping.open(database, Settings()).verify()
     examined.rows += verification.records
     if verification.first_bad is not None:
         bad = verification.first_bad

@@ -147,6 +147,9 @@ class LocalRun:
 
     def _settings(self) -> dict[str, str]:
         settings = {"BROKAGE_DATA_DIR": str(self.data.path)}
+        # On one machine not out of the writer's reach, but of whoever has only the store.
+        checkpoints = (self.data.path / "audit-checkpoints.ndjson").as_uri()
+        settings["BROKAGE_AUDIT_CHECKPOINT_URL"] = os.environ.get("BROKAGE_AUDIT_CHECKPOINT_URL", checkpoints)
         if self.options.workers is not None:
             settings["BROKAGE_WORKER_THREADS"] = str(self.options.workers)
         self.environment |= settings
@@ -202,6 +205,11 @@ class LocalRun:
             from shared.encryption import ensure as ensure_field_key
 
             ensure_field_key(directory)
+        audit = directory / "audit"
+        if not any(audit.glob("*.pem")):
+            from shared.auth.keys import ensure as ensure_audit_key
+
+            ensure_audit_key(audit)
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS

@@ -147,6 +147,7 @@ class TestVerify:
             "records": last["seq"],
             "head": {"seq": last["seq"], "hash": last["hash"]},
             "first_bad": None,
+            "checkpoints": 0,
         }
 
     def test_it_names_the_first_bad_record(self, api: Any) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from auditor import documents
-from auditor.chain import GENESIS
+from auditor.chain import GENESIS, Verification
 from auditor.documents import HEAD, INTAKE, LOGS
+from auditor.keeping import Keeping
 from auditor.records import content_from_event
-from auditor.service import Auditor, chain_intake, verify
+from auditor.service import Auditor, chain_intake
+from auditor.settings import Settings
 from auditor.tasks import start_consumer
 from auditor.writer import ChainWriter
 from shared.contracts.customers import CustomerRegistered, CustomerUpdated
@@ -32,6 +34,11 @@ def create_events(count: int) -> list[Message[Any]]:
 
 def ids(messages: list[Message[Any]]) -> list[str]:
     return [message.event_id for message in messages]
+
+
+def verify(database: MongoDatabase) -> Verification:
+    """Without anything outside of the store."""
+    return Keeping(database, Settings(mongo_url="unused"), None, None).verify()
 
 
 class TestHandle:
