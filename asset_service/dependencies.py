@@ -8,6 +8,7 @@ from asset_service import repository
 from asset_service.settings import Settings
 from asset_service.tasks import handle
 from shared.app import service_resources
+from shared.auth.key_set import configured_key_set
 from shared.auth.principals import postgres_directory
 from shared.db import Database
 from shared.http.idempotency import IdempotencyMarks
@@ -26,6 +27,7 @@ class AssetResources:
         self.valkey = Valkey(settings.redis_url)
         self.marks = IdempotencyMarks(self.valkey)
         self.principals = postgres_directory(self.database)
+        self.keys = configured_key_set(settings.jwks_url, settings.key_dir)
         self.dead_letters = PostgresDeadLetters(self.database, consumer=NAME, handler=handle)
 
     def ready(self) -> str | None:

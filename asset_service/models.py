@@ -192,10 +192,13 @@ transfers = sa.Table(
     sa.Column("placed_by", sa.BigInteger),
     _organization_id(),
     created_at(),
+    # Of a second factor, taken once.
+    sa.Column("proof_id", UUID),
     sa.UniqueConstraint("customer_id", "kind", "reference"),
     sa.CheckConstraint(one_of("kind", TransferKind), name="kind"),
     sa.CheckConstraint("amount > 0", name="amount"),
     sa.Index("idx_transfers_customer_id", "customer_id", "id"),
+    sa.Index("idx_transfers_proof_id", "proof_id", unique=True, postgresql_where=sa.text("proof_id IS NOT NULL")),
 )
 
 # The answer to each SettleTrade, to be repeated.

@@ -48,6 +48,20 @@ class TooManyApiKeys(Conflict):
     title = "Too many API keys"
 
 
+class SecondFactorActive(Conflict):
+    """There is a second factor already. Remove it first, with a proof of it."""
+
+    code = "second-factor-active"
+    title = "Second factor active"
+
+
+class WrongCode(ValidationFailed):
+    """The code is wrong, of another time, or was used before. Each code is taken once. Nothing was done."""
+
+    code = "wrong-code"
+    title = "Wrong code"
+
+
 class UsernameTaken(Conflict):
     """There is a customer with this username already."""
 

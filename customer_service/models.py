@@ -141,6 +141,21 @@ api_keys = sa.Table(
     sa.Index("idx_api_keys_customer_id", "customer_id"),
 )
 
+second_factors = sa.Table(
+    "second_factors",
+    metadata,
+    sa.Column("customer_id", sa.BigInteger, sa.ForeignKey(customers.c.id), primary_key=True),
+    # Of TOTP, sealed under the field key of this number.
+    sa.Column("secret", sa.Text, nullable=False),
+    sa.Column("key_version", sa.SmallInteger, nullable=False),
+    sa.Column("active", sa.Boolean, nullable=False, server_default=sa.false()),
+    # The 30 seconds whose code was taken last: none is taken twice, and none older.
+    sa.Column("last_step", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("failed_at", TIMESTAMP),
+    created_at(),
+)
+
 sign_in_failures = sa.Table(
     "sign_in_failures",
     metadata,

@@ -406,3 +406,54 @@ def revoke_api_key(connection: Connection, key_id: str, customer_id: int) -> boo
         {"id": key_id, "customer_id": customer_id},
     ).fetchone()
     return bool(row["now_revoked"]) if row else None
+
+
+# Second factors
+
+
+def lock_second_factor(connection: Connection, customer_id: int) -> Row | None:
+    query = "SELECT * FROM second_factors WHERE customer_id = %(id)s FOR UPDATE"
+    return connection.execute(query, {"id": customer_id}).fetchone()
+
+
+def put_second_factor(connection: Connection, customer_id: int, *, secret: str, key_version: int) -> None:
+    """A secret that is not active yet, in place of an earlier one that never was."""
+    connection.execute(
+        """
+        INSERT INTO second_factors AS s (customer_id, secret, key_version)
+        VALUES (%(id)s, %(secret)s, %(key_version)s)
+        ON CONFLICT (customer_id) DO UPDATE SET secret = excluded.secret, key_version = excluded.key_version
+        WHERE NOT s.active
+        """,
+        {"id": customer_id, "secret": secret, "key_version": key_version},
+    )
+
+
+def take_code(connection: Connection, customer_id: int, step: int) -> None:
+    """The code of this step was right: it is never taken again."""
+    connection.execute(
+        """
+        UPDATE second_factors SET active = true, last_step = %(step)s, failures = 0 WHERE customer_id = %(id)s
+        """,
+        {"id": customer_id, "step": step},
+    )
+
+
+def add_code_failure(connection: Connection, customer_id: int, failures: int) -> None:
+    connection.execute(
+        "UPDATE second_factors SET failures = %(failures)s, failed_at = brokage_now() WHERE customer_id = %(id)s",
+        {"id": customer_id, "failures": failures},
+    )
+
+
+def delete_second_factor(connection: Connection, customer_id: int) -> bool:
+    """Whether there was an active one."""
+    row = connection.execute(
+        "DELETE FROM second_factors WHERE customer_id = %(id)s RETURNING active", {"id": customer_id}
+    ).fetchone()
+    return bool(row and row["active"])
+
+
+def has_second_factor(connection: Connection, customer_id: int) -> bool:
+    query = "SELECT 1 FROM second_factors WHERE customer_id = %(id)s AND active"
+    return connection.execute(query, {"id": customer_id}).fetchone() is not None

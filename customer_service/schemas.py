@@ -79,6 +79,32 @@ class OwnApiKeyRead(ApiKeyRead):
     operations: list[str]
 
 
+class PasswordAgain(Body):
+    current_password: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class Code(Body):
+    code: Annotated[str, StringConstraints(pattern=r"^[0-9]{6}$")]
+
+
+class TotpRead(BaseModel):
+    active: bool
+
+
+class TotpEnrolled(BaseModel):
+    """Shown this once. `otpauth_uri` is what authenticators read as a QR code."""
+
+    secret: str
+    otpauth_uri: str
+
+
+class ProofRead(BaseModel):
+    """For the header `X-Second-Factor` of one request, within `expires_in` seconds."""
+
+    proof: str
+    expires_in: int
+
+
 class MeRead(BaseModel):
     customer_id: int
     username: str

@@ -5,7 +5,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 from urllib.parse import urlsplit
 
@@ -19,7 +18,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import model_validator
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared.auth.key_set import KeySet, directory_key_set, jwks_key_set
+from shared.auth.key_set import configured_key_set
 from shared.auth.oidc import IssuerTerms, OidcVerifier, issuer_key_set
 from shared.auth.principals import PrincipalDirectory
 from shared.auth.tokens import TokenVerifier
@@ -187,11 +186,7 @@ def _verifier(settings: EdgeSettings) -> TokenVerifier:
             settings.oidc_issuer, settings.oidc_audience, settings.oidc_customer_claim, settings.oidc_customer_by
         )
         return OidcVerifier(terms, issuer_key_set(terms.issuer))
-    if settings.jwks_url:
-        return TokenVerifier(jwks_key_set(settings.jwks_url))
-    if settings.key_dir:
-        return TokenVerifier(directory_key_set(Path(settings.key_dir)))
-    return TokenVerifier(KeySet(dict))
+    return TokenVerifier(configured_key_set(settings.jwks_url, settings.key_dir))
 
 
 def _dispatch(router: ASGIApp) -> ASGIApp:

@@ -11,6 +11,7 @@ from asset_service.endpoints.cursors import id_after
 from asset_service.schemas import DepositCreate, TransferRead, WithdrawalCreate
 from asset_service.service import transfers
 from shared.auth.caller import Caller, CallerContext
+from shared.auth.second_factor import ProofHeader, verify_proof
 from shared.db import UnitOfWork
 from shared.db.page import page_of
 from shared.http.fields import CustomerIdText
@@ -34,13 +35,22 @@ def deposit(
 
 @router.post("/api/assets/withdraw", summary="Withdraw", status_code=201, openapi_extra=_KEY)
 def withdraw(
-    body: WithdrawalCreate, caller: Caller, resources: Resources, call: Idempotency, response: Response
+    body: WithdrawalCreate,
+    caller: Caller,
+    resources: Resources,
+    call: Idempotency,
+    response: Response,
+    second_factor: ProofHeader = None,
 ) -> TransferRead:
+    """Beyond what `BROKAGE_SECOND_FACTOR_ABOVE` allows in 24 hours, 403 `second-factor-required` until the caller sends
+    a proof of his second factor in `X-Second-Factor`; each is good for one withdrawal."""
+    proof = verify_proof(second_factor, caller.customer_id, resources.keys) if second_factor else None
     customer_id = caller.customer_id if body.customer_id is None else body.customer_id
 
     def work(uow: UnitOfWork) -> Replay:
         values = {**body.model_dump(), "customer_id": customer_id}
-        return transfers.withdraw(uow, **values, call=call)
+        free = resources.settings.second_factor_above.get(body.asset_name)
+        return transfers.withdraw(uow, **values, call=call, free=free, proof=proof)
 
     return _transfer(customer_id, work, caller, resources, call, response)
 

@@ -10,6 +10,8 @@ from asset_service.repository.balances import (
     list_assets,
     list_reservations,
     list_transfers,
+    proof_is_taken,
+    withdrawn_lately,
 )
 from asset_service.repository.book import load_assets, load_reservations, load_settlements, store
 from asset_service.repository.instruments import (
@@ -57,9 +59,11 @@ __all__ = [
     "load_settlements",
     "lock_instruments",
     "lock_partitions",
+    "proof_is_taken",
     "read_one_snapshot",
     "store",
     "stream_ledger",
     "touch_instruments",
     "upsert_instrument",
+    "withdrawn_lately",
 ]

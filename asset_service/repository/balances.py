@@ -79,17 +79,38 @@ def debit(connection: Connection, customer_id: int, asset_name: str, amount: Dec
 
 
 def insert_transfer(connection: Connection, values: Row) -> bool:
-    """False when the customer has a transfer of this kind with this reference already."""
+    """False when the customer has a transfer of this kind with this reference already, or another took the proof."""
     cursor = connection.execute(
         """
-        INSERT INTO transfers (id, customer_id, kind, asset_name, amount, reference, placed_by, organization_id, created_at)
+        INSERT INTO transfers (id, customer_id, kind, asset_name, amount, reference, placed_by, organization_id, proof_id,
+                               created_at)
         VALUES (%(id)s, %(customer_id)s, %(kind)s, %(asset_name)s, %(amount)s, %(reference)s, %(placed_by)s,
-                %(organization_id)s, brokage_now())
-        ON CONFLICT (customer_id, kind, reference) DO NOTHING
+                %(organization_id)s, %(proof_id)s, brokage_now())
+        ON CONFLICT DO NOTHING
         """,
         values,
     )
     return cursor.rowcount == 1
+
+
+def withdrawn_lately(connection: Connection, customer_id: int, asset_name: str) -> Decimal:
+    """The sum of the last 24 hours."""
+    row = connection.execute(
+        """
+        SELECT coalesce(sum(amount), 0) AS amount FROM transfers
+        WHERE customer_id = %(customer_id)s AND kind = 'WITHDRAWAL' AND asset_name = %(asset_name)s
+          AND created_at > brokage_now() - interval '24 hours'
+        """,
+        {"customer_id": customer_id, "asset_name": asset_name},
+    ).fetchone()
+    assert row is not None
+    amount: Decimal = row["amount"]
+    return amount
+
+
+def proof_is_taken(connection: Connection, proof_id: str) -> bool:
+    query = "SELECT 1 FROM transfers WHERE proof_id = %(proof_id)s"
+    return connection.execute(query, {"proof_id": proof_id}).fetchone() is not None
 
 
 def find_transfer(connection: Connection, transfer_id: str) -> Row | None:

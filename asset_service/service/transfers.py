@@ -1,5 +1,6 @@
 """Deposits and withdrawals: one transfer per customer, kind and reference, posted against the world outside."""
 
+from dataclasses import dataclass
 from decimal import Decimal
 
 from asset_service import ledger, repository
@@ -15,6 +16,7 @@ from asset_service.ledger import Leg, customer_account, system_account
 from asset_service.models import AccountClass, TransferKind
 from asset_service.repository import Row
 from shared import money
+from shared.auth.second_factor import Proof, SecondFactorRefused, SecondFactorRequired
 from shared.contracts.assets import TRANSFER, FundsDeposited, FundsWithdrawn, LowBalance
 from shared.db import Conflict, UnitOfWork
 from shared.faults import fault
@@ -54,14 +56,47 @@ def withdraw(
     amount: Decimal,
     reference: str,
     call: IdempotentCall | None = None,
+    free: Decimal | None = None,
+    proof: Proof | None = None,
 ) -> Replay:
     """Take from what the customer may use; otherwise as `deposit`.
 
+    Args:
+        free: what may be withdrawn of the asset in 24 hours without a second factor; None for any amount.
+        proof: of the caller's second factor, verified; taken only when it is needed.
+
     Raises:
+        SecondFactorRequired: it is more, and there is no proof.
+        SecondFactorRefused: the proof was taken before.
         InsufficientFunds: he may not use as much; nothing is written.
         ValidationFailed, ReferenceReused: as `deposit`.
     """
-    return _transfer(uow, TransferKind.WITHDRAWAL, customer_id, asset_name, amount, reference, call)
+    gate = _Gate(free, proof)
+    return _transfer(uow, TransferKind.WITHDRAWAL, customer_id, asset_name, amount, reference, call, gate)
+
+
+@dataclass(frozen=True, slots=True)
+class _Gate:
+    """Where a second factor is asked for. A repeat of what was done before does not come here."""
+
+    free: Decimal | None = None
+    proof: Proof | None = None
+
+    def pass_with(self, uow: UnitOfWork, customer_id: int, asset_name: str, amount: Decimal) -> str | None:
+        """The id of the proof that was needed; the partition is locked."""
+        if self.free is None:
+            return None
+        lately = repository.withdrawn_lately(uow.connection, customer_id, asset_name)
+        if money.EXACT.add(lately, amount) <= self.free:
+            return None
+        if self.proof is None:
+            raise SecondFactorRequired()
+        if repository.proof_is_taken(uow.connection, self.proof.proof_id):
+            raise SecondFactorRefused()
+        return self.proof.proof_id
+
+
+_OPEN = _Gate()
 
 
 def _transfer(
@@ -72,6 +107,7 @@ def _transfer(
     amount: Decimal,
     reference: str,
     call: IdempotentCall | None,
+    gate: _Gate = _OPEN,
 ) -> Replay:
     if call is not None:
         replay = idempotency.claim(uow.connection, call.scope, call.digest)
@@ -87,7 +123,8 @@ def _transfer(
         outcome = Replay(200, known["id"])
     else:
         _check(uow, asset_name, amount)
-        transfer_id = _store(uow, kind, customer_id, asset_name, amount, reference)
+        proof_id = gate.pass_with(uow, customer_id, asset_name, amount)
+        transfer_id = _store(uow, kind, customer_id, asset_name, amount, reference, proof_id)
         outcome = Replay(201, transfer_id, replayed=False)
     if call is not None:
         idempotency.complete(
@@ -105,7 +142,13 @@ def _check(uow: UnitOfWork, asset_name: str, amount: Decimal) -> None:
 
 
 def _store(
-    uow: UnitOfWork, kind: TransferKind, customer_id: int, asset_name: str, amount: Decimal, reference: str
+    uow: UnitOfWork,
+    kind: TransferKind,
+    customer_id: int,
+    asset_name: str,
+    amount: Decimal,
+    reference: str,
+    proof_id: str | None,
 ) -> str:
     transfer_id = new_id()
     before = repository.find_asset(uow.connection, customer_id, asset_name)
@@ -120,6 +163,7 @@ def _store(
         "reference": reference,
         "placed_by": uow.context.actor.id,
         "organization_id": uow.context.organization_id,
+        "proof_id": proof_id,
     }
     if not repository.insert_transfer(uow.connection, values):
         raise Conflict(reference)

@@ -3,9 +3,16 @@
 from fastapi import APIRouter
 
 from customer_service.dependencies import NAME
-from customer_service.endpoints import accounts, api_keys, brokers, sessions
+from customer_service.endpoints import accounts, api_keys, brokers, second_factor, sessions
 from shared.http.dead_letters import dead_letter_router
 
 router = APIRouter()
-for part in (sessions.router, api_keys.router, accounts.router, brokers.router, dead_letter_router(NAME)):
+for part in (
+    sessions.router,
+    api_keys.router,
+    second_factor.router,
+    accounts.router,
+    brokers.router,
+    dead_letter_router(NAME),
+):
     router.routes.extend(part.routes)

@@ -89,6 +89,13 @@ def jwks_key_set(url: str) -> KeySet[Ed25519PublicKey]:
     return KeySet(fetch)
 
 
+def configured_key_set(jwks_url: str | None, key_dir: str | None) -> KeySet[Ed25519PublicKey]:
+    """Our own keys, from wherever the settings say; none where they say nothing."""
+    if jwks_url:
+        return jwks_key_set(jwks_url)
+    return directory_key_set(Path(key_dir)) if key_dir else KeySet(dict)
+
+
 class _NoRedirects(HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:
         raise URLError("a redirect is not followed")

@@ -63,6 +63,12 @@ PERMISSIONS: Final[Mapping[str, Grants]] = {
     "list_api_keys": _EVERYONE_OWN,
     "get_own_api_key": _EVERYONE_OWN,
     "revoke_api_key": _EVERYONE_OWN,
+    "get_totp": _EVERYONE_OWN,
+    "enroll_totp": _EVERYONE_OWN,
+    "activate_totp": _EVERYONE_OWN,
+    "prove_totp": _EVERYONE_OWN,
+    "remove_totp": _EVERYONE_OWN,
+    "reset_totp": _ADMIN,  # of somebody who has lost his device
     "get_me": _EVERYONE_OWN,
     "create_customer": _ADMIN,
     "list_customers": _ADMIN,

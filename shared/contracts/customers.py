@@ -97,6 +97,13 @@ class ApiKeyRevoked(Event, frozen=True, kw_only=True):
 
 
 @contract(CUSTOMER, ("auditor",))
+class SecondFactorChanged(Event, frozen=True, kw_only=True):
+    """`active`: set up and confirmed, or removed."""
+
+    active: bool
+
+
+@contract(CUSTOMER, ("auditor",))
 class SignInFailed(Event, frozen=True, kw_only=True):
     """`username_digest`: what was typed may be a password typed into the wrong field."""
 

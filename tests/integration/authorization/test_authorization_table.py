@@ -75,6 +75,12 @@ REQUESTS: dict[str, Request] = {
     "list_api_keys": Request("GET", "/api/api-keys"),
     "get_own_api_key": Request("GET", "/api/api-keys/self", answers=(404,)),  # a person has none
     "revoke_api_key": Request("DELETE", "/api/api-keys/unknown", answers=(404,)),
+    "get_totp": Request("GET", "/api/auth/totp"),
+    "enroll_totp": Request("POST", "/api/auth/totp", _exactly(current_password="wrong"), answers=(422,)),
+    "activate_totp": Request("POST", "/api/auth/totp/activate", _exactly(code="000000"), answers=(422,)),
+    "prove_totp": Request("POST", "/api/auth/totp/proof", _exactly(code="000000"), answers=(422,)),
+    "remove_totp": Request("DELETE", "/api/auth/totp", answers=(204,)),
+    "reset_totp": Request("DELETE", "/api/customers/{who}/totp", names="customer", answers=(204,)),
     "get_me": Request("GET", "/api/me"),
     "create_customer": Request("POST", "/api/customers", _newcomer, answers=(201,)),
     "list_customers": Request("GET", "/api/customers"),
