@@ -46,7 +46,7 @@ def table(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _rounds(rounds: list[dict[str, Any]]) -> Iterator[str]:
-    names = ("transfer", "insert", "accepted", "settled", "told", "full_stack", "settled_sync_off")
+    names = [name for name, value in rounds[0].items() if isinstance(value, float)]
     yield "round " + " ".join(f"{name:>10}" for name in names)
     for number, each in enumerate(rounds, 1):
         yield f"{number:>5} " + " ".join(f"{each[name]:>{max(10, len(name))},.0f}" for name in names)

@@ -26,24 +26,36 @@ Round = dict[str, Any]
 COUNTED_ORDERS = 2_000
 """The backlog at which the counters have their bounds: a larger one is cheaper for each order."""
 WARM_UP_ORDERS = 400
+RATE_NAMES = ("transfer", "insert", "accepted", "settled", "told", "full_stack", "settled_sync_off")
 RATES = (20, 50, 200)
 SUSTAINED_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How much is measured. `orders`: of a round's backlog, even."""
+    """How much is measured.
+
+    `orders`: of a round's backlog, even. `load_shares`: of the full-stack rate, each offered for `latency_seconds`.
+    """
 
     rounds: int
     orders: int
     yardstick_seconds: int
     latency_seconds: float
     sustained_seconds: float
+    load_shares: tuple[float, ...] = ()
 
 
 PROFILES = {
-    "short": Profile(rounds=3, orders=6_000, yardstick_seconds=4, latency_seconds=8, sustained_seconds=10),
-    "full": Profile(rounds=5, orders=20_000, yardstick_seconds=10, latency_seconds=30, sustained_seconds=60),
+    "short": Profile(rounds=3, orders=3_000, yardstick_seconds=3, latency_seconds=6, sustained_seconds=6),
+    "full": Profile(
+        rounds=5,
+        orders=20_000,
+        yardstick_seconds=10,
+        latency_seconds=30,
+        sustained_seconds=60,
+        load_shares=(0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1),
+    ),
 }
 
 
@@ -72,17 +84,24 @@ async def _measure(bench: Bench, yardsticks: Yardsticks, profile: Profile, say: 
     await warm_up(bench)
     say(f"counting at a backlog of {COUNTED_ORDERS:,}")
     counters = await counted(bench)
+    say("rounds")
     rounds = []
     for number in range(profile.rounds):
-        say(f"round {number + 1} of {profile.rounds}")
         rounds.append(await round_of(bench, yardsticks, profile))
+        rates = ", ".join(f"{name} {rounds[-1][name]:,.0f}" for name in RATE_NAMES)
+        say(f"round {number + 1} of {profile.rounds}: {rates}")
     say("latency")
     latencies = await _latencies(bench, yardsticks, profile)
-    rate = SUSTAINED_SHARE * _median(rounds, "full_stack")
-    latencies["sustained"] = await sustained(bench, rate, profile.sustained_seconds)
+    full_rate = _median(rounds, "full_stack")
+    latencies["sustained"] = await sustained(bench, SUSTAINED_SHARE * full_rate, profile.sustained_seconds)
+    if profile.load_shares:
+        say("latency against load")
+        latencies["load"] = [
+            await sustained(bench, share * full_rate, profile.latency_seconds) for share in profile.load_shares
+        ]
     say("reads")
     counters["reads"] = [await measure_reads(bench.system, bench.population, bench.watch)]
-    counters["memory_mib"] = _memory(at_rest, rounds)
+    counters["memory_mib"] = _memory(at_rest, rounds, profile)
     return {
         **ratios(rounds),
         "yardsticks": {"transfer_tps": _median(rounds, "transfer"), "insert_tps": _median(rounds, "insert")},
@@ -152,13 +171,22 @@ def ratios(rounds: Sequence[Round]) -> dict[str, float]:
     }
 
 
-def _memory(at_rest: Mapping[str, float], rounds: Sequence[Round]) -> dict[str, Any]:
+def _memory(at_rest: Mapping[str, float], rounds: Sequence[Round], profile: Profile) -> dict[str, Any]:
     loaded = [each["memory_mib"] for each in rounds]
     under_load = {role: max(each[role] for each in loaded) for role in at_rest}
     return {
         "at_rest": {**at_rest, "total": round(sum(at_rest.values()), 1)},
         "under_load": {**under_load, "total": round(max(sum(each.values()) for each in loaded), 1)},
+        "growth_per_10k_orders": {role: _growth([each[role] for each in loaded], profile) for role in at_rest},
     }
+
+
+def _growth(sizes: Sequence[float], profile: Profile) -> float:
+    """By which it grew from the middle round to the last; before, caches fill."""
+    first = len(sizes) // 2
+    # Between two full stacks lie two backlogs and one of half the size.
+    orders = (len(sizes) - 1 - first) * 2.5 * profile.orders
+    return round(10_000 * (sizes[-1] - sizes[first]) / orders, 2) if orders else 0.0
 
 
 def _median(rounds: Sequence[Round], name: str) -> float:

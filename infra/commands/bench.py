@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import time
 from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated
@@ -36,10 +38,15 @@ def bench(
     from infra.bench.report import table
     from infra.bench.run import PROFILES, measure
 
+    # So that the system is ended and its directory removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     chosen = PROFILES[profile]
     if orders is not None:
         chosen = replace(chosen, orders=orders + orders % 2)
-    found = measure(chosen, lambda line: print(line, file=sys.stderr, flush=True))
+    started = time.monotonic()
+    found = measure(
+        chosen, lambda line: print(f"{time.monotonic() - started:6.1f} s  {line}", file=sys.stderr, flush=True)
+    )
     if as_json:
         print(json.dumps(found))
     else:
