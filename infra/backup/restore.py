@@ -68,7 +68,9 @@ def restore(plan: Plan, data: DataDirectory) -> Restored:
 def _aside(data: DataDirectory) -> Iterator[Path | None]:
     """Move what is there aside; should the block fail, remove what it made and move it back."""
     mark = data.path / UNFINISHED
-    names = [name for name in (*SERVERS, *SYSTEM_FOLDERS, *SYSTEM_FILES) if "/" not in name]
+    # Checkpoints of the trail that goes aside say nothing of the one that comes.
+    own = (*SERVERS, *SYSTEM_FOLDERS, *SYSTEM_FILES, data.audit_checkpoints.name)
+    names = [name for name in own if "/" not in name]
     aside = None
     if mark.exists():  # an earlier one was killed: what it made is worth nothing
         _remove(data, names)

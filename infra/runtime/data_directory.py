@@ -34,6 +34,7 @@ class DataDirectory:
         self.path = path.expanduser().resolve()
         self.logs = self.path / "logs"
         self.keys = self.path / "keys"
+        self.audit_checkpoints = self.path / "audit-checkpoints.ndjson"
         self.run_file = self.path / "run.json"
         self._secrets_file = self.path / "secrets.json"
         self._ports_file = self.path / "ports.json"

@@ -148,7 +148,7 @@ class LocalRun:
     def _settings(self) -> dict[str, str]:
         settings = {"BROKAGE_DATA_DIR": str(self.data.path)}
         # On one machine not out of the writer's reach, but of whoever has only the store.
-        checkpoints = (self.data.path / "audit-checkpoints.ndjson").as_uri()
+        checkpoints = self.data.audit_checkpoints.as_uri()
         settings["BROKAGE_AUDIT_CHECKPOINT_URL"] = os.environ.get("BROKAGE_AUDIT_CHECKPOINT_URL", checkpoints)
         if self.options.workers is not None:
             settings["BROKAGE_WORKER_THREADS"] = str(self.options.workers)
