@@ -30,7 +30,7 @@ FIELDS = (
     "hash",
 )
 _CHUNK = 200
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\0")
 
 
 class ExportFormat(StrEnum):
@@ -81,8 +81,10 @@ def _cells(record: Document) -> list[str]:
 
 
 def _cell(value: Any) -> str:
-    """Text that a spreadsheet shows and does not run."""
+    """Text that a spreadsheet shows and does not run; numbers stay numbers, the negative ones too."""
     if value is None:
         return ""
+    if isinstance(value, int):
+        return str(value)
     text = msgspec.json.encode(value).decode() if isinstance(value, dict | list) else str(value)
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text

@@ -29,10 +29,14 @@ class TestCsv:
         assert row[header.index("timestamp")] == "2026-01-01T00:00:00.000Z"
         assert json.loads(row[header.index("new_value")]) == {"a": "ğ"}
 
-    @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+    @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "\0"])
     def test_a_cell_that_a_spreadsheet_would_run_is_quoted(self, start: str) -> None:
         _, row = csv_rows(create_record(action=f"{start}cmd|' /C calc'!A0"))
         assert row[FIELDS.index("action")] == f"'{start}cmd|' /C calc'!A0"
+
+    def test_a_negative_number_stays_a_number(self) -> None:
+        _, row = csv_rows(create_record(user_id=-1))
+        assert row[FIELDS.index("user_id")] == "-1"
 
     def test_cells_with_separators_and_line_breaks_stay_one_cell(self) -> None:
         _, row = csv_rows(create_record(entity_id='a,"b"\nc'))
