@@ -49,7 +49,6 @@ from shared.messaging.delivery import Acknowledgement
 from shared.messaging.inbox import Inbox
 from shared.messaging.outbox import Outbox, PostgresOutbox
 from tests.faults.planted import scenarios
-from tests.faults.planted.promises import NOTHING_DOUBLED, NOTHING_LOST
 from tests.faults.planted.town import Died, Town
 
 Plant = Callable[[Town], AbstractContextManager[Any]]
@@ -57,8 +56,8 @@ Plant = Callable[[Town], AbstractContextManager[Any]]
 
 @dataclass(frozen=True)
 class Bug:
-    """`invariant`: the number of one that `brokage reconcile` examines, or a rule about what callers were promised. `says`: a part
-    of what it must say."""
+    """`invariant`: the number of one that `brokage reconcile` examines, or the name of a rule by which the fault run judges what
+    callers asked and were answered. `says`: a part of what must be said."""
 
     name: str
     plant: Plant
@@ -473,22 +472,22 @@ ORDERS = [
         "answered before the commit",
         around(Database, "_run_once", _answers_before_the_commit),
         scenarios.a_caller_who_asks_again,
-        NOTHING_LOST,
-        "was acknowledged, but does not exist",
+        "25 no acknowledgement lost",
+        "was acknowledged to caller, but is gone",
     ),
     Bug(
         "a client id is not kept",
         around(order_service.repository, "insert_orders", _client_ids_are_not_kept),
         scenarios.a_caller_who_asks_again,
-        NOTHING_DOUBLED,
-        "mine was answered with",
+        "27 one answer",
+        "place mine of caller",
     ),
     Bug(
         "an idempotency key is not kept",
         instead(processor.service.matching, "claim", nothing),
         scenarios.a_double_click,
-        NOTHING_DOUBLED,
-        "was answered with",
+        "27 one answer",
+        "match ",
     ),
 ]
 

@@ -190,20 +190,20 @@ def a_teller_dies_before_he_tells(town: Town) -> None:
 
 
 def a_caller_who_asks_again(town: Town) -> None:
-    """The server dies over his order, so he repeats it under the same client id until he is answered."""
-    customer = town.customer(TRY="1000")
+    """The server dies over his order, so he repeats it under the same client id until he is answered, and once more."""
+    customer = town.caller("1000")
     with town.failing("unit_of_work.before_commit", Died()), suppress(Died):
-        town.promised_order(customer, "mine")
-    town.promised_order(customer, "mine")
-    town.promised_order(customer, "mine")
+        town.asked_order(customer, "mine", "1")
+    town.asked_order(customer, "mine", "1")
+    town.asked_order(customer, "mine", "1")
     town.pump.drain()
 
 
 def a_double_click(town: Town) -> None:
     """An admin matches a part twice with one key."""
-    order = town.order(town.customer(TRY="1000"), "BUY", "10", "10")
-    town.promises.told("order", [order])
+    order = town.asked_order(town.caller("1000"), "mine", "10")
+    town.pump.drain()
     call = IdempotentCall(KeyScope("1", "POST", "/api/orders/{id}/match", new_id()), "the same body")
-    for _ in range(2):
-        town.promised_match(order, call)
+    town.asked_match(order, call)
+    town.asked_match(order, call)
     town.pump.drain()

@@ -12,8 +12,13 @@ from urllib.parse import urlsplit
 import psycopg
 
 from asset_service.service.instruments import put_instrument
+from asset_service.service.transfers import deposit
 from customer_service.service.customers import ensure_tier
+from infra.faults import facts
+from infra.faults.history import Attempt, Outcome, Request
+from infra.faults.proof import violations
 from infra.reconcile.settings import Settings
+from infra.reconcile.stores import Stores
 from infra.servers import DATABASES
 from order_service.service.placing import Stored, place_orders
 from processor.service import matching
@@ -22,11 +27,11 @@ from processor.tasks import handler
 from shared import faults
 from shared.db import Context
 from shared.http.idempotency import IdempotentCall
+from shared.ids import new_id
 from shared.messaging.dead_letters import PostgresDeadLetters
 from shared.messaging.delivery import Acknowledgement, Delivery
 from shared.messaging.outbox import Claim
 from shared.testing.pump import READERS, SOURCES, Pump
-from tests.faults.planted.promises import Promises
 from tests.integration.reconcile.reconcile_world import FEE_MINIMUM, FEE_RATE, World, new_order
 
 AT_REST = Settings(grace_seconds=0.15, delivery_seconds=0.0, overdue_seconds=60.0)
@@ -81,13 +86,13 @@ class Messengers(Pump):
 class Town(World):
     """A world whose `pump` is its messengers, in databases of its own.
 
-    `settings` says which these are. `patience` is the checker's; `promises` is what callers were answered, `mending` what must be
-    put right after a test.
+    `settings` says which these are. `patience` is the checker's; `requests` is what callers asked and were answered, `mending`
+    what must be put right after a test.
     """
 
     settings: Mapping[str, str] = field(kw_only=True)
     patience: Settings = AT_REST
-    promises: Promises = field(default_factory=Promises)
+    requests: list[Request] = field(default_factory=list)
     mending: list[Callable[[], None]] = field(default_factory=list)
 
     @property
@@ -114,7 +119,7 @@ class Town(World):
                     documents[name].delete_many({})
         self.messengers.reset()
         self.patience = AT_REST
-        self.promises = Promises()
+        self.requests = []
         tier = {"tier_name": "With fees", "priority": 1, "rate_limit": 1000, "monthly_fee": 0}
         customers = self.databases["customer_service"]
         ensure_tier(customers, tier_code="FEES", fee_rate=FEE_RATE, fee_minimum=FEE_MINIMUM, **tier)
@@ -214,27 +219,57 @@ class Town(World):
         trade_ids: list[str] = self.do("processor", lambda unit: matching.match_with_house(unit, order_id, **terms))
         return trade_ids
 
-    def promised_order(self, customer_id: int, client_order_id: str) -> None:
-        """Place it; the caller remembers the answer, if he gets one."""
-        new = new_order(customer_id, "BUY", "1", "10", client_order_id=client_order_id)
-        [outcome] = self.do("order_service", lambda uow: place_orders(uow, [new]))
-        assert isinstance(outcome, Stored)
-        self.promises.told(client_order_id, [outcome.row["id"]])
+    def caller(self, cash: str) -> int:
+        """A customer who remembers what he was paid in, as he does of all that he asks for."""
+        customer_id = self.customer()
+        body = {"customer_id": customer_id, "asset_name": "TRY", "amount": cash, "reference": new_id()}
+        terms = {**body, "amount": Decimal(cash)}
+        with self.asking("deposit", body["reference"], body) as attempt:
+            attempt.answer = {"id": self.do("asset_service", lambda uow: deposit(uow, **terms)).resource_id}
+        return customer_id
 
-    def promised_match(self, order_id: str, call: IdempotentCall) -> None:
-        """Match two of it under a key; the caller remembers the answer."""
+    def asked_order(self, customer_id: int, client_order_id: str, size: str) -> str:
+        new = new_order(customer_id, "BUY", size, "10", client_order_id=client_order_id)
+        body = {
+            "asset_name": "AAPL",
+            "order_side": "BUY",
+            "size": size,
+            "price": "10",
+            "client_order_id": client_order_id,
+        }
+        with self.asking("place", client_order_id, {"customer_id": customer_id, **body}) as attempt:
+            [outcome] = self.do("order_service", lambda uow: place_orders(uow, [new]))
+            assert isinstance(outcome, Stored)
+            attempt.answer = {"id": outcome.row["id"]}
+        return str(outcome.row["id"])
+
+    def asked_match(self, order_id: str, call: IdempotentCall) -> None:
+        """Two of it, under a key."""
         terms = {"price": None, "size": Decimal(2), "limit_only": False, "settings": self.processor_settings}
-        answer = self.do(
-            "processor",
-            lambda unit: matching.once(unit, call, lambda: matching.match_with_house(unit, order_id, **terms)),
-        )
-        self.promises.told(call.scope.key, answer.resource_id.split(","))
+        with self.asking("match", call.scope.key, {}) as attempt:
+            answer = self.do(
+                "processor",
+                lambda unit: matching.once(unit, call, lambda: matching.match_with_house(unit, order_id, **terms)),
+            )
+            attempt.answer = {"trades": [{"id": id} for id in answer.resource_id.split(",")]}
+
+    @contextmanager
+    def asking(self, kind: str, key: str, body: dict[str, Any]) -> Iterator[Attempt]:
+        """One attempt of a request, which its key makes the same as earlier ones. It is unknown unless it gets to the end."""
+        known = [request for request in self.requests if request.key == key]
+        if not known:
+            known = [Request(len(self.requests) + 1, kind, "caller", 0, "POST", "", body, key, "body")]
+            self.requests += known
+        attempt = Attempt()
+        known[0].attempts.append(attempt)
+        yield attempt
+        attempt.outcome = Outcome.OK
 
     def broken_promises(self) -> list[tuple[str, str]]:
-        """The rule that is broken, and how."""
-
-        def read(service: str, query: str) -> list[Any]:
-            with self.databases[service].read() as connection:
-                return [row["id"] for row in connection.execute(query.encode())]
-
-        return list(self.promises.broken(read))
+        """What the fault run would say of the callers' history: the rule, and how it is broken."""
+        if not self.requests:
+            return []
+        customers = {request.body["customer_id"] for request in self.requests if request.body}
+        with Stores(self.environment, self.patience) as stores:
+            found = facts.load(stores, customers, ("AAPL",))
+        return [(violation.rule, violation.what) for violation in violations(self.requests, found, {})]
