@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, LiteralString
 
 from auditor import documents
+from auditor.settings import Settings as AuditorSettings
 from infra.reconcile.check import Examined
 from infra.reconcile.rest import OnItsWay, Suspect, at_rest
 from infra.reconcile.stores import POSTGRES, Stores
@@ -22,7 +23,7 @@ from shared.clock import utc_now
 
 _AT_ONCE = 500
 _WINDOW = 0.9
-"""The part of the time for which notifications are kept in which we expect every one of them to be there still."""
+"""The part of the time for which records and notifications are kept in which we expect every one of them to be there still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +45,22 @@ FACTS = (
         "asset_service",
         "transfer",
         ("FundsDeposited", "FundsWithdrawn"),
-        "SELECT t.id AS key FROM transfers AS t WHERE true /*only*/ ORDER BY t.id",
+        "SELECT t.id AS key FROM transfers AS t WHERE t.created_at > %(since)s /*only*/ ORDER BY t.id",
         "t.id = ANY(%(keys)s::uuid[])",
     ),
     Fact(
         "asset_service",
         "trade",
         ("TradeSettled", "TradeSettlementFailed"),
-        "SELECT s.trade_id AS key FROM settlements AS s WHERE true /*only*/ ORDER BY s.trade_id",
+        "SELECT s.trade_id AS key FROM settlements AS s WHERE s.created_at > %(since)s /*only*/ ORDER BY s.trade_id",
         "s.trade_id = ANY(%(keys)s::uuid[])",
     ),
     Fact(
         "asset_service",
         "order",
         ("AssetReserved", "AssetReservationFailed"),
-        "SELECT r.holder_id AS key FROM asset_reservations AS r WHERE r.holder_type = 'ORDER' AND r.leg = 'ORDER'"
+        "SELECT r.holder_id AS key FROM asset_reservations AS r"
+        " WHERE r.created_at > %(since)s AND r.holder_type = 'ORDER' AND r.leg = 'ORDER'"
         " AND r.refusal IS DISTINCT FROM 'RELEASED_BEFORE' /*only*/ ORDER BY r.holder_id",
         "r.holder_id = ANY(%(keys)s::uuid[])",
     ),
@@ -66,7 +68,8 @@ FACTS = (
         "asset_service",
         "order",
         ("AssetReleased",),
-        "SELECT r.holder_id AS key FROM asset_reservations AS r WHERE r.holder_type = 'ORDER' AND r.leg = 'ORDER'"
+        "SELECT r.holder_id AS key FROM asset_reservations AS r"
+        " WHERE r.created_at > %(since)s AND r.holder_type = 'ORDER' AND r.leg = 'ORDER'"
         " AND r.release_reason IS NOT NULL /*only*/ ORDER BY r.holder_id",
         "r.holder_id = ANY(%(keys)s::uuid[])",
     ),
@@ -74,7 +77,7 @@ FACTS = (
         "customer_service",
         "customer",
         ("CustomerRegistered",),
-        "SELECT c.id::text AS key FROM customers AS c WHERE true /*only*/ ORDER BY c.id",
+        "SELECT c.id::text AS key FROM customers AS c WHERE c.created_at > %(since)s /*only*/ ORDER BY c.id",
         "c.id = ANY(%(keys)s::bigint[])",
     ),
 )
@@ -103,11 +106,18 @@ def _until_at_rest(stores: Stores, examined: Examined, reader: str, suspects: Su
 # -- what happened, and the trail ----------------------------------------------------------------------------------------
 
 
+def _kept_since() -> datetime:
+    """Records of what happened before may be in the archive."""
+    return utc_now() - timedelta(seconds=AuditorSettings().audit_kept_seconds * _WINDOW)
+
+
 def _unrecorded_steps(stores: Stores, keys: Sequence[str] | None, examined: Examined | None) -> Iterator[Suspect]:
     """Steps of orders, each of which knows the event that said so."""
     logs = stores.documents("auditor")[documents.LOGS]
     with stores.snapshot("order_service") as connection:
-        for chunk in chunks(stream(connection, _STEPS, "h.event_id = ANY(%(keys)s::uuid[])", keys), _AT_ONCE):
+        for chunk in chunks(
+            stream(connection, _STEPS, "h.event_id = ANY(%(keys)s::uuid[])", keys, since=_kept_since()), _AT_ONCE
+        ):
             if examined is not None:
                 examined.rows += len(chunk)
             with stores.documents("auditor").reachable():
@@ -120,14 +130,14 @@ def _unrecorded_steps(stores: Stores, keys: Sequence[str] | None, examined: Exam
 
 _STEPS = """
     SELECT h.event_id AS key, h.order_id, h.status FROM order_history AS h
-     WHERE h.event_id IS NOT NULL /*only*/ ORDER BY h.event_id
+     WHERE h.event_id IS NOT NULL AND h.created_at > %(since)s /*only*/ ORDER BY h.event_id
 """
 
 
 def _unrecorded(stores: Stores, fact: Fact, keys: Sequence[str] | None, examined: Examined | None) -> Iterator[Suspect]:
     logs = stores.documents("auditor")[documents.LOGS]
     with stores.snapshot(fact.service) as connection:
-        for chunk in chunks(stream(connection, fact.statement, fact.only, keys), _AT_ONCE):
+        for chunk in chunks(stream(connection, fact.statement, fact.only, keys, since=_kept_since()), _AT_ONCE):
             if examined is not None:
                 examined.rows += len(chunk)
             query = {

@@ -5,9 +5,12 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from reconcile_world import World
+from reconcile_world import IMPATIENT, World
 
 from asset_service.ledger import Leg, digest
+from infra.reconcile import telling
+from infra.reconcile.check import Examined
+from infra.reconcile.stores import Stores
 from shared.clock import utc_now
 from shared.ids import new_id
 
@@ -388,6 +391,27 @@ class TestDocuments:
             lambda rows: rows.delete_one({"_id": record["_id"]}),
             lambda rows: rows.insert_one(record),
         )
+
+    def test_what_is_older_than_the_trail_is_kept_may_be_in_the_archive(self, world: World) -> None:
+        with world.documents("auditor") as database:
+            record = database["audit_logs"].find_one({"action": "FundsDeposited"})
+            assert record is not None
+            database["audit_logs"].delete_one({"_id": record["_id"]})
+            back = f"UPDATE transfers SET created_at = created_at {{}} interval '500 days' WHERE id = '{record['entity_id']}'"
+            try:
+                before = self.untold(world)
+                with world.broken("asset_service", [back.format("-")], [back.format("+")]):
+                    after = self.untold(world)
+            finally:
+                database["audit_logs"].insert_one(record)
+        assert before == [f"transfer {record['entity_id']}: 0 audit records of FundsDeposited or FundsWithdrawn"]
+        assert after == []
+
+    def untold(self, world: World) -> list[str]:
+        examined = Examined(limit=20)
+        with Stores(world.environment, IMPATIENT) as stores:
+            telling.check(stores, examined)
+        return [f"{finding.row}: {finding.reason}" for finding in examined.findings]
 
     def test_a_customer_who_was_not_told(self, world: World) -> None:
         with world.documents("notifier") as database:
