@@ -117,8 +117,33 @@ def lock_personal_under_older_keys(connection: Connection, key_version: int, lim
     ).fetchall()
 
 
-def count_personal_under_older_keys(connection: Connection, key_version: int) -> int:
-    query = "SELECT count(*) AS rows FROM customers WHERE personal_key_version < %(key_version)s"
+def lock_second_factors_under_older_keys(connection: Connection, key_version: int, limit: int) -> list[Row]:
+    return connection.execute(
+        """
+        SELECT customer_id, secret, key_version FROM second_factors
+        WHERE key_version < %(key_version)s ORDER BY customer_id LIMIT %(limit)s FOR UPDATE
+        """,
+        {"key_version": key_version, "limit": limit},
+    ).fetchall()
+
+
+def reseal_second_factors(connection: Connection, rows: Sequence[Row]) -> None:
+    """Each row: `customer_id`, `secret`, `key_version`; the caller holds their locks. Nothing else of them changes."""
+    connection.cursor().executemany(
+        """
+        UPDATE second_factors SET secret = %(secret)s, key_version = %(key_version)s
+        WHERE customer_id = %(customer_id)s
+        """,
+        rows,
+    )
+
+
+def count_under_older_keys(connection: Connection, key_version: int) -> int:
+    """Rows of all tables that hold something sealed."""
+    query = """
+        SELECT (SELECT count(*) FROM customers WHERE personal_key_version < %(key_version)s)
+             + (SELECT count(*) FROM second_factors WHERE key_version < %(key_version)s) AS rows
+        """
     row = connection.execute(query, {"key_version": key_version}).fetchone()
     assert row is not None
     return int(row["rows"])

@@ -41,7 +41,7 @@ def enroll(uow: UnitOfWork, customer_id: int, username: str, keys: FieldKeys) ->
         raise SecondFactorActive()
     raw = secrets.token_bytes(_SECRET_BYTES)
     text = base64.b32encode(raw).decode()
-    sealed = keys.seal(text, _place(customer_id))
+    sealed = keys.seal(text, place_of(customer_id))
     repository.put_second_factor(uow.connection, customer_id, secret=sealed, key_version=keys.current)
     return text, _totp(raw).get_provisioning_uri(username, _ISSUER)
 
@@ -90,7 +90,7 @@ def _paused(row: Row, uow: UnitOfWork) -> bool:
 
 def _step_of(row: Row, code: str, keys: FieldKeys, now: int) -> int | None:
     """The step whose code it is: this one or a neighbour, but none that was taken or is older than one taken."""
-    secret = base64.b32decode(keys.open(row["secret"], row["key_version"], _place(row["customer_id"])))
+    secret = base64.b32decode(keys.open(row["secret"], row["key_version"], place_of(row["customer_id"])))
     current = now // STEP_SECONDS
     for step in (current, current - 1, current + 1):
         right = secrets.compare_digest(_totp(secret).generate(step * STEP_SECONDS), code.encode())
@@ -103,7 +103,7 @@ def _totp(secret: bytes) -> TOTP:
     return TOTP(secret, 6, SHA1(), STEP_SECONDS)
 
 
-def _place(customer_id: int) -> Place:
+def place_of(customer_id: int) -> Place:
     return Place("second_factors", customer_id, "secret")
 
 

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from customer_service import repository
 from customer_service.service import key_rotation
 from infra.migrate import upgrade
 from infra.runtime.failures import StartFailed
@@ -169,6 +170,29 @@ class TestRotation:
         assert {stored(api, person)[-1] for person in people} == {new}
         assert all(personal(patch(api, person, {})) == PERSONAL for person in people)
         assert [len(api.events(person.id)) for person in people] == said
+
+    def test_secrets_of_second_factors_move_as_well(
+        self, api: Api, customer: Person, rotated: Callable[[], int]
+    ) -> None:
+        database = api.resources.database
+        place = Place("second_factors", customer.id, "secret")
+        old = api.resources.field_keys()
+        database.run(
+            lambda uow: repository.put_second_factor(
+                uow.connection, customer.id, secret=old.seal("JBSWY3DP", place), key_version=old.current
+            )
+        )
+        new = rotated()
+        keys = api.resources.field_keys()
+        assert key_rotation.rows_under_older_keys(database, keys) >= 1
+        list(key_rotation.reencrypt(database, keys, batch=2))
+        assert key_rotation.rows_under_older_keys(database, keys) == 0
+        with psycopg.connect(api.database_url) as connection:
+            row = connection.execute(
+                "SELECT secret, key_version FROM second_factors WHERE customer_id = %s", [customer.id]
+            ).fetchone()
+        assert row is not None
+        assert (row[1], keys.open(row[0], new, place)) == (new, "JBSWY3DP")
 
     def test_what_does_not_open_stops_it_and_stays_as_it_was(self, api: Api, rotated: Callable[[], int]) -> None:
         people = [api.customer() for _ in range(2)]
