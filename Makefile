@@ -37,6 +37,10 @@ test: install ## every test, on real servers of their own; options: make test AR
 test-unit: install ## the tests that need no server; seconds
 	@$(BIN)/python -m pytest tests/unit tests/architecture $(ARGS)
 
+.PHONY: faults
+faults: install ## break a system under traffic for a minute, and prove it; options: make faults ARGS="--seconds 600"
+	@$(BIN)/brokage faults $(ARGS)
+
 .PHONY: bench
 bench: install ## measure this machine, some minutes; options: make bench ARGS="--profile full"
 	@$(BIN)/brokage bench $(ARGS)

@@ -84,6 +84,7 @@ class History:
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self.requests: list[Request] = []
+        self.orders_acknowledged = 0
 
     def __enter__(self) -> Self:
         return self
@@ -119,6 +120,8 @@ class History:
     def ended(self, request: Request, attempt: Attempt) -> None:
         with self._lock:
             number = request.attempts.index(attempt) + 1
+            if request.kind == "place" and attempt.outcome is Outcome.OK and len(request.answers) == 1:
+                self.orders_acknowledged += 1
             said = {"status": attempt.status, "code": attempt.code, "error": attempt.error}
             known = {name: value for name, value in said.items() if value is not None}
             self._write(end=request.number, attempt=number, outcome=attempt.outcome, **known)

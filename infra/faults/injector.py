@@ -15,6 +15,8 @@ LANES = 2
 PAUSE_SECONDS = (0.5, 2.5)
 """Between two faults of a lane."""
 _LOOK_SECONDS = 0.2
+_DEFERRED_MAX = 200
+"""More than touch the same thing in a long outage; they come when it is over."""
 # When the long ones begin, as a part of the time there is; each needs a run of at least so many times its own length.
 _LASTING_STARTS = {30.0: (0.08, 0.7, 0.85), 150.0: (0.5,), 300.0: (0.2,)}
 _LASTING_SHARE = 4.0
@@ -143,7 +145,7 @@ class Injector:
                         self._deferred.remove(kind)
                         self._hold(kind)
                         return kind
-                if len(self._deferred) < LANES * 4:
+                if len(self._deferred) < _DEFERRED_MAX:
                     kind = next(self._deck)
                     if self._is_free(kind):
                         self._hold(kind)

@@ -152,7 +152,8 @@ class Traffic:
         if trader.orders:
             order_id = trader.random.choice(list(trader.orders))
             paths += [f"/api/orders/{order_id}", f"/api/orders/{order_id}/events"] * 2
-        self._send(self._new("read", trader.session, "GET", trader.random.choice(paths)), trader.session, None)
+        request = self._new("read", trader.session, "GET", trader.random.choice(paths))
+        self._send(request, trader.session, None).answer = None
 
     def _read_notifications(self, trader: Trader) -> None:
         request = self._new("read", trader.session, "GET", "/api/notifications?limit=20")
@@ -240,7 +241,7 @@ class Traffic:
             if self._pace.may_place():
                 self._place(trader, self._people.broker)
             request = self._new("read", self._people.broker, "GET", "/api/orders?limit=20")
-            self._send(request, self._people.broker, None)
+            self._send(request, self._people.broker, None).answer = None
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
