@@ -237,6 +237,12 @@ class FaultRun:
 def run(plan: Plan, say: Callable[[str], None]) -> Report:
     """All of it. The report is written even if a stage fails, which is a violation of its own."""
     with FaultRun(plan, say) as fault_run:
-        for stage in (fault_run.drive, fault_run.heal, fault_run.measure, fault_run.heal, fault_run.settle):
-            stage()
-        return fault_run.prove()
+        stages = (fault_run.drive, fault_run.heal, fault_run.measure, fault_run.heal, fault_run.settle, fault_run.prove)
+        for stage in stages:
+            try:
+                stage()
+            except Exception as error:  # noqa: BLE001 - what has been seen by then is told all the same
+                fault_run.violations.add("the run itself", f"{stage.__name__}: {error!r}")
+                say(f"{stage.__name__} failed: {error!r}")
+        fault_run.report.write(plan.directory)
+        return fault_run.report
