@@ -84,7 +84,8 @@ class AsyncValkey:
             answer = await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
         except NoScriptError:
             raise
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, RuntimeError) as error:
+            # RuntimeError is what uvloop raises when a connection was cut between two commands.
             self._health.failed(error)
             raise Unavailable from error
         self._health.succeeded()
