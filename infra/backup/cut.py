@@ -23,7 +23,7 @@ from psycopg import errors
 
 from infra.runtime.failures import RuntimeFailure
 from infra.servers.postgres import DATABASES, PostgresServer
-from shared.messaging.outbox import RELAY_LOCK
+from shared.messaging.locks import RELAY_LOCK
 
 HOLD_SECONDS_MAX = 1.8
 _PATIENCE_SECONDS = 1.0

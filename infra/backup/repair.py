@@ -2,7 +2,8 @@
 
 A reader that is older than a source lacks batches that the source calls acknowledged: they go again, as long as the outbox still
 has them (24 hours). A reader that is newer has receipts of batches that nobody has sent: they are forgotten, for their ids never
-come again. Orders that order_service does not know leave the book, and their reservations and sagas end. Ids of customers whom
+come again. Orders that order_service does not know leave the book, and their reservations and sagas end; a cancel that it has
+forgotten, it is told of. Ids of customers whom
 customer_service does not know are never given to somebody else. What has moved money cannot be undone here: it is named for a
 person.
 """
@@ -37,12 +38,14 @@ class Findings:
     unprocessed: list[tuple[str, str]] = field(default_factory=list)
     unsent: list[tuple[str, str]] = field(default_factory=list)
     unknown_orders: dict[str, int] = field(default_factory=dict)
+    forgotten_cancels: list[str] = field(default_factory=list)
     unknown_customers: list[int] = field(default_factory=list)
     for_a_person: list[str] = field(default_factory=list)
 
     @property
     def count(self) -> int:
-        return sum(len(each) for each in (self.unprocessed, self.unsent, self.unknown_orders, self.unknown_customers))
+        found = (self.unprocessed, self.unsent, self.unknown_orders, self.forgotten_cancels, self.unknown_customers)
+        return sum(map(len, found))
 
 
 def find(stores: Stores) -> Findings:
@@ -54,6 +57,7 @@ def find(stores: Stores) -> Findings:
         elif difference.what == "sent by nobody":
             found.unsent.append((difference.reader, difference.id))
     found.unknown_orders = _unknown_orders(stores)
+    found.forgotten_cancels = list(_forgotten_cancels(stores))
     found.unknown_customers = _unknown_customers(stores)
     found.for_a_person = list(_trades_of_unknown_orders(stores))
     return found
@@ -73,7 +77,9 @@ def _unknown_orders(stores: Stores) -> dict[str, int]:
                 unknown |= {row["key"]: row["customer_id"] for row in chunk if row["key"] not in known}
     with stores.snapshot("processor") as connection:
         ended = connection.execute(_ENDED_AS_UNKNOWN, {"ids": list(unknown)}).fetchall()
-    return {id: customer_id for id, customer_id in unknown.items() if id not in {row["saga_id"] for row in ended}}
+    for row in ended:  # a release of theirs is on its way
+        del unknown[row["saga_id"]]
+    return unknown
 
 
 def _known_orders(stores: Stores, ids: Sequence[str]) -> set[str]:
@@ -86,12 +92,32 @@ _SAGAS = """
     SELECT s.saga_id AS key, (s.payload ->> 'customer_id')::bigint AS customer_id
       FROM saga_instances AS s WHERE s.saga_type = 'ORDER' AND s.reason IS DISTINCT FROM 'UNKNOWN_ORDER' ORDER BY s.saga_id
 """
-_ENDED_AS_UNKNOWN = (
-    "SELECT s.saga_id AS key FROM saga_instances AS s WHERE s.reason = 'UNKNOWN_ORDER' ORDER BY s.saga_id"
-)
+_ENDED_AS_UNKNOWN = """
+    SELECT s.saga_id FROM saga_instances AS s WHERE s.saga_id = ANY(%(ids)s::uuid[]) AND s.reason = 'UNKNOWN_ORDER'
+"""
 _RESERVATIONS = """
     SELECT r.holder_id AS key, r.customer_id FROM asset_reservations AS r
      WHERE r.holder_type = 'ORDER' AND r.status = 'ACTIVE' ORDER BY r.holder_id
+"""
+
+
+def _forgotten_cancels(stores: Stores) -> Iterator[str]:
+    """Orders that the processor is canceling, or has canceled, and order_service has open: it committed the request first, so this
+    is never the case otherwise."""
+    with stores.snapshot("processor") as processor:
+        for chunk in chunks(stream(processor, _CANCELING), _AT_ONCE):
+            with stores.snapshot("order_service") as orders:
+                ids = {"ids": [row["key"] for row in chunk]}
+                yield from (row["id"] for row in orders.execute(_OPEN, ids))
+
+
+_CANCELING = """
+    SELECT s.saga_id AS key FROM saga_instances AS s
+     WHERE s.saga_type = 'ORDER' AND s.current_state IN ('CLOSING', 'CANCELING', 'CANCELED') ORDER BY s.saga_id
+"""
+_OPEN = """
+    SELECT o.id FROM orders AS o WHERE o.id = ANY(%(ids)s::uuid[])
+       AND o.status IN ('PENDING_RESERVATION', 'ASSET_RESERVED', 'ORDER_CONFIRMED', 'PARTIALLY_MATCHED')
 """
 
 
@@ -140,10 +166,14 @@ def heal(stores: Stores, found: Findings) -> list[str]:
 
     Relays and workers carry out the rest: the messages that this sends again.
     """
+    # Services by name: infra imports them only when it uses them.
     left = list(found.for_a_person)
     if found.unknown_customers:
         stores.database("customer_service").run(lambda uow: _keep_ids(uow, found.unknown_customers[-1]))
         left += [f"customer {id} is not known to customer_service" for id in found.unknown_customers]
+    canceling = importlib.import_module("order_service.service.canceling")
+    for order_id in found.forgotten_cancels:
+        stores.database("order_service").run(lambda uow, order_id=order_id: canceling.cancel_order(uow, order_id))  # type: ignore[misc]
     replay(stores, found)
     _forget_unsent(stores, found)
     left += _end_unknown_orders(stores, found)
@@ -244,7 +274,6 @@ def _forget_unsent(stores: Stores, found: Findings) -> None:
 
 def _end_unknown_orders(stores: Stores, found: Findings) -> list[str]:
     left = []
-    # By name: services are imported by infra only when they are used.
     repair = importlib.import_module("processor.service.repair")
     for order_id, customer_id in found.unknown_orders.items():
         ended = stores.database("processor").run(

@@ -66,6 +66,8 @@ def run(source: Source, settings: BackupSettings) -> dict[str, Any] | None:
     folder = is_due(settings, now)
     if folder is None:
         return None
+    if folder == names.HOURLY and _is_new_line(source, settings.directory):
+        folder = names.DAILY
     directory = settings.directory / folder / names.new_name(now)
     try:
         made = (take.take_full if folder == names.DAILY else take.take_documents)(source, directory)
@@ -84,6 +86,16 @@ def run(source: Source, settings: BackupSettings) -> dict[str, Any] | None:
     deleted = repository.prune(settings.directory, **kept, now=now)
     note(source.data, {folder: done, "failed": None})
     return {"kind": made.kind, "deleted": len(deleted), **done}
+
+
+def _is_new_line(source: Source, directory: Path) -> bool:
+    """Whether the cluster was restored since the last full backup: no WAL leads from that one to the present."""
+    from infra.backup import repository
+
+    *_, (_, last) = repository.backups(directory / names.DAILY)
+    with source.postgres.connect() as connection:
+        row = connection.execute("SELECT timeline_id FROM pg_control_checkpoint()").fetchone()
+    return row is not None and last.timeline != row[0]
 
 
 def note(data: DataDirectory, news: dict[str, Any]) -> None:

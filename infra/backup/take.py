@@ -26,7 +26,11 @@ from infra.servers.postgres import SUPERUSER, PostgresServer
 from shared.ids import new_id
 
 BASE, WAL, SYSTEM = "base", "wal", "system"
-SYSTEM_FILES = ("secrets.json", "seeded", "seed.json", "admin-password", "postgres/provisioned.json")
+SYSTEM_FILES = (
+    *("secrets.json", "seeded", "seed.json", "admin-password", "postgres/provisioned.json"),
+    # Of before the cut: later ones would vouch for records that the backup does not have.
+    "audit-checkpoints.ndjson",
+)
 SYSTEM_FOLDERS = ("keys",)
 _GZIP_LEVEL = 1
 _SEGMENTS_PER_FILE_ID = 256
@@ -54,11 +58,11 @@ def take_full(source: Source, directory: Path) -> Manifest:
     began = time.monotonic()
     with _explained(), documents.Snapshot(source.mongo_url) as snapshot, _kept_wal(source.postgres):
         snapshot.connect()
+        _copy_system(source.data, directory / SYSTEM)
         first = _base_backup(source.postgres, directory / BASE)
         cut = make_cut(source.postgres, _new_name(), snapshot.pin)
         segments = _copy_wal(source.postgres, first, cut, directory / WAL)
         counts = snapshot.write(directory / documents.FOLDER)
-    _copy_system(source.data, directory / SYSTEM)
     return _finish(directory, FULL, cut, began, segments, counts)
 
 

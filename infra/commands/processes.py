@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -43,6 +45,16 @@ def serve(
     if pass_gate(stop):
         # Only now: the settings that the app reads come through the gate.
         run_server(create_app(apis), sock, stop)
+
+
+def _show_backups() -> None:
+    """Of a local run that makes them: the data directory says what became of them."""
+    if os.environ.get("BROKAGE_BACKUP_DIR") and (data_dir := os.environ.get("BROKAGE_DATA_DIR")):
+        from prometheus_client import REGISTRY
+
+        from infra.backup.metrics import BackupMetrics
+
+        REGISTRY.register(BackupMetrics(Path(data_dir)))
 
 
 def gateway(

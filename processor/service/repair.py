@@ -5,6 +5,7 @@ from typing import Any
 from processor import repository
 from processor.errors import SagaNotStuck
 from processor.models import SagaType
+from processor.sagas.opening import Opening
 from processor.sagas.order_saga import ENDED, OrderSagaState
 from processor.service.deadlines import resend
 from processor.service.queue_entry import QueueEntry
@@ -13,6 +14,7 @@ from shared.contracts.assets import ReleaseReservation
 from shared.contracts.system import AdminActed
 from shared.db import UnitOfWork
 from shared.errors import NotFound
+from shared.ids import new_id
 
 
 def retry_saga(unit: UnitOfWork, saga_id: str, *, settings: Settings) -> None:
@@ -71,7 +73,7 @@ def end_saga_of_unknown_order(unit: UnitOfWork, order_id: str, customer_id: int)
         return False
     saga = repository.find_saga(unit.connection, order_id, lock=True)
     if saga is None:
-        saga = _tombstone(unit, order_id)
+        saga = _tombstone(unit, order_id, customer_id)
     ended = saga["current_state"] in ENDED
     repository.update_sagas(
         unit.connection,
@@ -97,10 +99,11 @@ def end_saga_of_unknown_order(unit: UnitOfWork, order_id: str, customer_id: int)
     return True
 
 
-def _tombstone(unit: UnitOfWork, order_id: str) -> dict[str, Any]:
+def _tombstone(unit: UnitOfWork, order_id: str, customer_id: int) -> dict[str, Any]:
     """A saga for a reservation that has none, so that the release has somebody to answer to."""
-    row = {"saga_id": order_id, "saga_type": SagaType.ORDER, "current_state": OrderSagaState.CANCELED, "payload": {}}
-    repository.insert_sagas(unit.connection, [{**row, "deadline_at": unit.now}])
+    opening = Opening(event_id=new_id(), correlation_id=unit.context.correlation_id, customer_id=customer_id)
+    row = {"saga_id": order_id, "saga_type": SagaType.ORDER, "current_state": OrderSagaState.CANCELED}
+    repository.insert_sagas(unit.connection, [{**row, "payload": opening, "deadline_at": unit.now}])
     found = repository.find_saga(unit.connection, order_id, lock=True)
     assert found is not None
     return found

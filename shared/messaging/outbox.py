@@ -18,6 +18,7 @@ from shared.db.arrays import uuid_array
 from shared.faults import fault
 from shared.ids import new_id
 from shared.messaging.delivery import Acknowledgement, Batch, Outcome
+from shared.messaging.locks import LANE_LOCK, RELAY_LOCK
 from shared.settings import ServiceSettings
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 BATCH_EVENTS_MAX = 500
 LANES_MAX = 64
 NOTIFY_CHANNEL = "outbox"
-_LANE_LOCK = 7001
-RELAY_LOCK = 7002
 _DOUBLINGS_MAX = 6
 
 
@@ -71,7 +70,7 @@ class Outbox:
         with connection.pipeline():
             connection.execute(
                 "SELECT pg_advisory_xact_lock(%(kind)s, hashtext(lane)) FROM unnest(%(lanes)s::text[]) AS lane",
-                {"kind": _LANE_LOCK, "lanes": [f"{destination}/{lane}" for destination, lane in lanes]},
+                {"kind": LANE_LOCK, "lanes": [f"{destination}/{lane}" for destination, lane in lanes]},
             )
             connection.execute(_insert_batches(len(rows)), [value for row in rows for value in row])
             connection.execute(f"NOTIFY {NOTIFY_CHANNEL}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from reconcile_world import World
 
+from infra.reconcile.check import Finding
 from infra.servers import DATABASES, EmbeddedServers
 from processor.settings import Settings as ProcessorSettings
 from shared.db import Database
@@ -32,3 +33,14 @@ def brought_up(directory: Path) -> Iterator[World]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BROKAGE_")}
     with EmbeddedServers(directory, environ=clean) as servers, opened(servers) as world:
         yield world
+
+
+def settle(world: World) -> None:
+    """What was under way goes again when its lease ends, which is now."""
+    for service in world.databases:
+        world.sql(service, "UPDATE outbox_events SET lease_until = brokage_now() WHERE status = 'SENT'")
+    world.pump.drain()
+
+
+def broken(world: World) -> dict[int, list[Finding]]:
+    return {number: each.findings for number, each in world.reconcile().items() if each.broken}

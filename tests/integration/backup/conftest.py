@@ -19,7 +19,7 @@ from infra.runtime.data_directory import DataDirectory
 from infra.servers import EmbeddedServers
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def place() -> Iterator[Path]:
     # Not pytest's own directory: as root, Postgres runs as somebody else, who must be able to enter.
     directory = Path(tempfile.mkdtemp(prefix="brokage-backup-"))
@@ -28,12 +28,12 @@ def place() -> Iterator[Path]:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def repository(place: Path) -> Path:
     return place / "backups"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def world(place: Path, repository: Path) -> Iterator[World]:
     environ = {"BROKAGE_BACKUP_DIR": str(repository)}
     with EmbeddedServers(place / "origin", environ=environ) as servers:

@@ -1,24 +1,29 @@
 """Backups of a system that goes on, and systems that come back from them."""
 
+import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
-from backup_world import brought_up
+from backup_world import broken, brought_up, settle
 from reconcile_world import World
 
 from infra.backup import repository as scheduled
 from infra.backup.restore import restore
 from infra.backup.take import Source, take_documents, take_full
 from infra.backup.verify import check_files
-from infra.reconcile.check import Finding
 from infra.runtime.data_directory import DataDirectory
-from infra.runtime.failures import RuntimeFailure
+from infra.runtime.failures import CannotStart, RuntimeFailure
+from shared.messaging.locks import RELAY_LOCK
 
 
 @contextmanager
@@ -94,6 +99,71 @@ class TestAMomentBetween:
         assert not (target.path / "restoring").exists()
 
 
+class TestABackupThatDies:
+    @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
+    def test_nothing_stays_held(self, world: World, source: Source, end: signal.Signals) -> None:
+        arguments = [str(source.data.path), str(source.postgres.port)]
+        with subprocess.Popen([sys.executable, "-c", HOLD, *arguments], stdout=subprocess.PIPE, text=True) as holder:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            assert not relays_are_free(world)
+            holder.send_signal(end)
+            wait_until(lambda: relays_are_free(world))
+            customer_id = world.customer(TRY="1000")
+            order_id = world.order(customer_id, "BUY", "1", "10")
+            holder.kill()
+        assert world.one("order_service", f"SELECT status FROM orders WHERE id = '{order_id}'") == "ORDER_CONFIRMED"
+
+    def test_a_directory_without_manifest_is_no_backup(self, place: Path, target: DataDirectory) -> None:
+        (place / "half" / "base").mkdir(parents=True)
+        with pytest.raises(CannotStart, match="is no backup"):
+            restore(scheduled.plan(place / "half", None), target)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from infra.backup.cut import relays_held
+from infra.runtime.data_directory import DataDirectory
+from infra.servers import PostgresServer
+postgres = PostgresServer(DataDirectory(Path(sys.argv[1])))
+postgres.port = int(sys.argv[2])
+with relays_held(postgres):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def relays_are_free(world: World) -> bool:
+    return all(world.one(service, f"SELECT pg_try_advisory_xact_lock({RELAY_LOCK})") for service in world.databases)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    for _ in range(200):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not come about")
+
+
+class TestWhatIsRefused:
+    def test_a_running_system_and_a_damaged_backup(self, source: Source, place: Path, target: DataDirectory) -> None:
+        directory = place / "damaged"
+        take_full(source, directory)
+        plan = scheduled.plan(directory, None)
+        with pytest.raises(CannotStart, match="in use by another run"):
+            restore(plan, DataDirectory(source.data.path))
+        with pytest.raises(CannotStart, match="is not empty"):
+            take_full(source, directory)
+        file = directory / "documents" / "indexes.json"
+        file.write_text(file.read_text() + " ")
+        (directory / "more").touch()
+        assert check_files(directory) == ["documents/indexes.json is not what was written", "more was not there"]
+        with pytest.raises(CannotStart, match="is damaged"):
+            restore(plan, target)
+        assert not (target.path / "postgres").exists()
+
+
 class TestTheCut:
     def test_a_system_under_load_comes_back_as_it_was_at_one_moment(
         self, world: World, source: Source, place: Path, target: DataDirectory
@@ -117,13 +187,6 @@ class TestTheCut:
             assert broken(again) == {}
 
 
-def settle(world: World) -> None:
-    """What was under way goes again when its lease ends, which is now."""
-    for service in world.databases:
-        world.sql(service, "UPDATE outbox_events SET lease_until = brokage_now() WHERE status = 'SENT'")
-    world.pump.drain()
-
-
 def now(world: World) -> datetime:
     moment: datetime = world.one("order_service", "SELECT clock_timestamp()")
     return moment
@@ -134,16 +197,12 @@ def archive(source: Source) -> None:
     with source.postgres.connect() as connection:
         connection.execute("SELECT pg_create_restore_point('waited for')")
         [name] = connection.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchone() or ()
-        for _ in range(200):
-            [last] = connection.execute("SELECT last_archived_wal FROM pg_stat_archiver").fetchone() or ()
-            if last is not None and last >= name:
-                return
-            time.sleep(0.05)
-    raise AssertionError("the WAL was not archived")
+        wait_until(lambda: has_archived(connection, name))
 
 
-def broken(world: World) -> dict[int, list[Finding]]:
-    return {number: each.findings for number, each in world.reconcile().items() if each.broken}
+def has_archived(connection: psycopg.Connection[Any], name: str) -> bool:
+    [last] = connection.execute("SELECT last_archived_wal FROM pg_stat_archiver").fetchone() or ()
+    return last is not None and bool(last >= name)
 
 
 def exists(world: World, order_id: str) -> bool:
