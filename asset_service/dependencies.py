@@ -8,6 +8,7 @@ from asset_service import repository
 from asset_service.settings import Settings
 from asset_service.tasks import handle
 from shared.app import service_resources
+from shared.auth.broker_customers import BrokerCustomers, forgetting
 from shared.auth.key_set import configured_key_set
 from shared.auth.principals import postgres_directory
 from shared.db import Database
@@ -26,9 +27,10 @@ class AssetResources:
         self.database = Database(settings.assets_database_url, name=NAME, pool_size=settings.api_pool_size)
         self.valkey = Valkey(settings.redis_url)
         self.marks = IdempotencyMarks(self.valkey)
-        self.principals = postgres_directory(self.database)
+        cache = BrokerCustomers(self.valkey, NAME)
+        self.principals = postgres_directory(self.database, cache)
         self.keys = configured_key_set(settings.jwks_url, settings.key_dir)
-        self.dead_letters = PostgresDeadLetters(self.database, consumer=NAME, handler=handle)
+        self.dead_letters = PostgresDeadLetters(self.database, consumer=NAME, handler=forgetting(handle, cache))
 
     def ready(self) -> str | None:
         with self.database.read() as connection:

@@ -28,6 +28,9 @@ class SignInLimit:
         try:
             found = self._valkey.run(_CHECK, [_key(address)], [])
         except Unavailable:
+            if not self._local.left(Allowance(_key(address), FAILURES_PER_MINUTE)):
+                refused.inc()
+                raise RateLimited(headers={"Retry-After": "1"}) from None
             return
         failures, seconds = found
         if failures >= FAILURES_PER_MINUTE:
@@ -35,16 +38,10 @@ class SignInLimit:
             raise RateLimited(headers={"Retry-After": str(max(1, seconds))})
 
     def count_failure(self, address: str) -> None:
-        """
-        Raises:
-            RateLimited: Valkey is away and this process has counted too many.
-        """
         try:
             self._valkey.run(_COUNT, [_key(address)], [_WINDOW_SECONDS])
         except Unavailable:
-            if not self._local.take(Allowance(_key(address), FAILURES_PER_MINUTE)).allowed:
-                refused.inc()
-                raise RateLimited(headers={"Retry-After": "1"}) from None
+            self._local.take(Allowance(_key(address), FAILURES_PER_MINUTE))
 
 
 def _key(address: str) -> str:

@@ -18,8 +18,10 @@ from order_service.settings import Settings
 from order_service.tasks import handle
 from order_service.waiting import OrderWaiters
 from shared.app import service_resources
+from shared.auth.broker_customers import BrokerCustomers, forgetting
 from shared.auth.principals import postgres_directory
 from shared.db import Database
+from shared.http.valkey import Valkey
 from shared.messaging.dead_letters import PostgresDeadLetters
 
 NAME = "order_service"
@@ -30,8 +32,10 @@ class OrderResources:
 
     def __init__(self, settings: Settings) -> None:
         self.database = Database(settings.orders_database_url, name=NAME, pool_size=settings.api_pool_size)
-        self.principals = postgres_directory(self.database)
-        self.dead_letters = PostgresDeadLetters(self.database, consumer=NAME, handler=handle)
+        self.valkey = Valkey(settings.redis_url)
+        cache = BrokerCustomers(self.valkey, NAME)
+        self.principals = postgres_directory(self.database, cache)
+        self.dead_letters = PostgresDeadLetters(self.database, consumer=NAME, handler=forgetting(handle, cache))
         self.instruments = InstrumentDirectory(partial(load_instruments, self.database))
         self.market = MarketDay(settings.market_close, ZoneInfo(settings.market_timezone))
         self.running_keys = RunningKeys()
@@ -49,6 +53,7 @@ class OrderResources:
 
     def close(self) -> None:
         self.placing.close()
+        self.valkey.close()
         self.database.close()
 
     def _place(self, orders: Sequence[NewOrder]) -> list[Outcome]:

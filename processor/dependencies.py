@@ -8,6 +8,7 @@ from processor import repository
 from processor.settings import Settings
 from processor.tasks import handler
 from shared.app import service_resources
+from shared.auth.broker_customers import BrokerCustomers, forgetting
 from shared.auth.principals import postgres_directory
 from shared.db import Database
 from shared.http.idempotency import IdempotencyMarks
@@ -25,8 +26,11 @@ class ProcessorResources:
         self.database = Database(settings.processor_database_url, name=NAME, pool_size=settings.api_pool_size)
         self.valkey = Valkey(settings.redis_url)
         self.marks = IdempotencyMarks(self.valkey)
-        self.principals = postgres_directory(self.database)
-        self.dead_letters = PostgresDeadLetters(self.database, consumer=NAME, handler=handler(settings))
+        cache = BrokerCustomers(self.valkey, NAME)
+        self.principals = postgres_directory(self.database, cache)
+        self.dead_letters = PostgresDeadLetters(
+            self.database, consumer=NAME, handler=forgetting(handler(settings), cache)
+        )
 
     def ready(self) -> str | None:
         with self.database.read() as connection:

@@ -2,6 +2,8 @@
 
 from processor.settings import Settings
 from processor.tasks import handler
+from shared.auth.broker_customers import BrokerCustomers, forgetting
+from shared.http.valkey import Valkey
 from shared.messaging.runtime import Consumer, ServiceWorker, postgres_consumer
 
 NAME = "processor"
@@ -9,7 +11,8 @@ NAME = "processor"
 
 def start() -> Consumer:
     settings = Settings()
-    return postgres_consumer(NAME, settings.processor_database_url, settings, handler(settings))
+    cache = BrokerCustomers(Valkey(settings.redis_url), NAME)
+    return postgres_consumer(NAME, settings.processor_database_url, settings, forgetting(handler(settings), cache))
 
 
 worker = ServiceWorker(name=NAME, start=start)

@@ -166,7 +166,7 @@ async def _sign_in(resources: CustomerResources, request: Request, username: str
     await run_in_threadpool(resources.sign_in_limit.check, address)
     name = username.lower()
     await _slowed(resources, name)
-    attempt = partial(
+    sign_in = partial(
         sessions.sign_in,
         resources.database,
         resources.passwords,
@@ -176,11 +176,17 @@ async def _sign_in(resources: CustomerResources, request: Request, username: str
         password[: _SECRET_LENGTH_MAX + 1],
         _anonymous(request),
     )
-    try:
-        return await _hashing(resources, attempt)
-    except InvalidCredentials:
-        await run_in_threadpool(resources.sign_in_limit.count_failure, address)
-        raise
+
+    def attempt() -> Session:
+        # Judged again in the hashing thread: of a crowd that came at once, few go further than the limit.
+        resources.sign_in_limit.check(address)
+        try:
+            return sign_in()
+        except InvalidCredentials:
+            resources.sign_in_limit.count_failure(address)
+            raise
+
+    return await _hashing(resources, attempt)
 
 
 async def _exchange_key(resources: CustomerResources, request: Request, form: Mapping[str, str]) -> TokenRead:

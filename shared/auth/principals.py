@@ -11,13 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from shared.auth.permissions import Role
 from shared.contracts.customers import CustomerState
 from shared.contracts.message import Message
 from shared.db import Database, UnitOfWork
 from shared.faults import fault
+
+if TYPE_CHECKING:
+    from shared.auth.broker_customers import BrokerCustomers
 
 CACHE_SECONDS = 1.0
 CACHE_ENTRIES_MAX = 20_000
@@ -158,8 +161,9 @@ class CachedDirectory:
                 self._entries.popitem(last=False)
 
 
-def postgres_directory(database: Database) -> CachedDirectory:
-    """The directory of a service that keeps the projection in its own table `principals`."""
+def postgres_directory(database: Database, cache: "BrokerCustomers | None" = None) -> CachedDirectory:
+    """The directory of a service that keeps the projection in its own table `principals`. `cache` is asked first for
+    whom a broker acts."""
 
     def load(customer_id: int) -> Principal | None:
         with database.read() as connection:
@@ -176,7 +180,10 @@ def postgres_directory(database: Database) -> CachedDirectory:
             row = connection.execute(_SELECT_ID, {"username": username}).fetchone()
         return row["customer_id"] if row else None
 
-    return CachedDirectory(load, load_assigned, load_id=load_id)
+    def assigned(broker_id: int) -> frozenset[int]:
+        return cache.get(broker_id, load_assigned) if cache is not None else load_assigned(broker_id)
+
+    return CachedDirectory(load, assigned, load_id=load_id)
 
 
 def principal_from_row(row: dict[str, Any]) -> Principal:

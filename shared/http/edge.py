@@ -274,7 +274,7 @@ class _Answer:
             headers += _SECURITY
             headers.append((b"x-correlation-id", self._state.correlation_id.encode()))
             headers.append((b"traceparent", self._state.traceparent.encode()))
-            headers += self._state.rate_headers or _UNJUDGED
+            headers += self._state.rate_headers or unjudged_headers()
             message = {**message, "headers": headers}
         await self._send(message)
 
@@ -361,9 +361,12 @@ _UNJUDGED = [
     # Refused for its form, or exempt: nothing was counted, but the headers are there for those who rely on them.
     (b"x-ratelimit-limit", b"%d" % ANONYMOUS_PER_MINUTE),
     (b"x-ratelimit-remaining", b"%d" % ANONYMOUS_PER_MINUTE),
-    (b"x-ratelimit-reset", b"0"),
     (b"x-customer-tier", ANONYMOUS_TIER.encode()),
 ]
+
+
+def unjudged_headers() -> list[tuple[bytes, bytes]]:
+    return [*_UNJUDGED, (b"x-ratelimit-reset", b"%d" % int(time.time()))]
 
 
 def reason_of(status: int) -> str:

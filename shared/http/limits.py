@@ -92,11 +92,16 @@ class LocalBuckets:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._buckets_max = buckets_max
 
+    def left(self, allowance: Allowance) -> bool:
+        """Whether a token could be taken now; takes none."""
+        tokens, since = self._buckets.get(allowance.key, (float(allowance.limit), 0.0))
+        return _level(tokens, since, time.monotonic(), allowance.limit) >= 1
+
     def take(self, allowance: Allowance, now: float | None = None) -> Verdict:
         moment = time.monotonic() if now is None else now
         per_second = allowance.limit / 60
         tokens, since = self._buckets.pop(allowance.key, (float(allowance.limit), moment))
-        tokens = min(float(allowance.limit), tokens + (moment - since) * per_second)
+        tokens = _level(tokens, since, moment, allowance.limit)
         allowed = tokens >= 1
         tokens -= 1 if allowed else 0
         self._buckets[allowance.key] = (tokens, moment)
@@ -104,6 +109,10 @@ class LocalBuckets:
             self._buckets.popitem(last=False)
         reset = (allowance.limit - tokens) / per_second
         return Verdict(allowed, allowance.limit, int(tokens), reset, 0 if allowed else (1 - tokens) / per_second)
+
+
+def _level(tokens: float, since: float, moment: float, limit: int) -> float:
+    return min(float(limit), tokens + (moment - since) * limit / 60)
 
 
 def revoked_key(session_id: str) -> str:

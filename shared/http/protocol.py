@@ -11,6 +11,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared.errors import BadRequest, BrokageError, HeadersTooLarge
+from shared.http.edge import unjudged_headers
 from shared.http.problems import render
 from shared.ids import new_id
 
@@ -79,7 +80,7 @@ class StrictProtocol(HttpToolsProtocol):
     def _refuse(self, error: BrokageError) -> None:
         status, headers, body = render(error, correlation_id=new_id())
         lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode())]
-        headers += [(b"connection", b"close"), (b"x-content-type-options", b"nosniff")]
+        headers += [(b"connection", b"close"), (b"x-content-type-options", b"nosniff"), *unjudged_headers()]
         lines += [name + b": " + value for name, value in headers]
         self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + body)
         self.transport.close()

@@ -132,6 +132,7 @@ class TestForm:
         answer = served.raw(data)
         assert answer.startswith(b"HTTP/1.1 400")
         assert b"bad-request" in answer
+        assert b"x-ratelimit-limit: 300" in answer
 
     def test_headers_without_end(self, served: Any) -> None:
         answer = served.raw(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 70_000)
