@@ -145,7 +145,7 @@ class Link:
                 self._pump(connection, reader, server_writer, "server"),
                 self._pump(connection, server_reader, writer, "client"),
             )
-        except (OSError, _Cut):
+        except (OSError, RuntimeError, _Cut):
             connection.abort()
         finally:
             self._open.discard(connection)
@@ -218,7 +218,7 @@ class _Cut(Exception):
 def _abort(writer: asyncio.StreamWriter) -> None:
     sock: socket.socket | None = writer.get_extra_info("socket")
     if sock is not None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # it may be closed already
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     writer.transport.abort()
 
