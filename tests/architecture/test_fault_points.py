@@ -2,9 +2,13 @@
 
 import ast
 from collections import Counter
+from itertools import product
 from pathlib import Path
 
+from processor.service.advance import RECEIVERS
+from shared.contracts.message import contracts
 from shared.faults import POINTS
+from tests.faults.matrix_points import BOUNDARIES, CELLS, SAGA_STEPS, Kind
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("asset_service", "auditor", "customer_service", "infra", "notifier", "order_service", "processor", "shared")
@@ -29,3 +33,22 @@ def test_every_fault_point_of_the_code_is_in_the_registry_and_stands_in_one_plac
 
 def test_what_is_durable_next_is_a_point_as_well() -> None:
     assert {point.durable for point in POINTS.values()} <= POINTS.keys()
+
+
+def test_every_point_is_a_boundary_of_the_crash_matrix_in_every_way_it_can_break() -> None:
+    """What is not in the matrix is not proven; `make faults-matrix` runs all of it."""
+    assert {boundary.point for boundary in BOUNDARIES} == POINTS.keys()
+    assert Counter(CELLS) == Counter(product(BOUNDARIES, Kind))
+    assert len({boundary.name for boundary in BOUNDARIES}) == len(BOUNDARIES) >= 40
+
+
+def test_every_message_that_moves_an_order_or_a_trade_is_a_boundary_of_its_own() -> None:
+    """The registry names lines of code; a saga comes by the same lines with each of its messages."""
+    written = {"asset_service": "asset_service.stored", "order_service": "order_service.apply.written"}
+    commands = {(written[receiver], command) for command, receiver in RECEIVERS.items()}
+    answers = {
+        ("sagas.queued", contract.name)
+        for contract in contracts().values()
+        if "processor" in contract.readers and contract.aggregate_type in ("order", "trade")
+    }
+    assert {(boundary.point, boundary.message) for boundary in SAGA_STEPS} == commands | answers
