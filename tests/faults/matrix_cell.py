@@ -108,6 +108,8 @@ class Trap:
             time.sleep(LEASE_SECONDS * 1.4)
             self._beside(lambda: self._take_over(act), _TAKE_OVER_SECONDS)
         else:
+            # Valkey may forget at any moment; the mark there would turn a repeated request away at the door.
+            self._system.forget_marks()
             self._beside(lambda: self._system.perform(act, self._system.standby), _DUPLICATE_SECONDS)
 
     def _lose(self) -> None:

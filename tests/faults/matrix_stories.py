@@ -28,6 +28,7 @@ from processor.service import matching
 from processor.settings import Settings as ProcessorSettings
 from shared.clock import utc_now
 from shared.db import Context, UnitOfWork
+from shared.encryption import FieldKeys
 from shared.faults import InjectedFault
 from shared.http.idempotency import IdempotentCall, KeyScope, Replay
 from shared.http.telemetry import STREAM, RequestRecord
@@ -320,10 +321,12 @@ def refused_by_the_broker(system: System, facts: Facts) -> None:
 def deactivated(system: System, facts: Facts) -> None:
     place(system, facts, 0, ("left behind", "BUY", "5", "10"))
     system.drain()
-    leaver = facts.customers[0]
+    leaver, keys = facts.customers[0], FieldKeys({1: bytes(range(32))})
     system.request(
         "deactivate",
-        lambda m: m.databases["customer_service"].run(lambda uow: update_customer(uow, leaver, {"active": False})),
+        lambda m: m.databases["customer_service"].run(
+            lambda uow: update_customer(uow, leaver, {"active": False}, keys)
+        ),
     )
     system.drain()
 

@@ -217,6 +217,11 @@ class System:
             self._standby = Machine(self.environment, self.broker)
         return self._standby
 
+    def forget_marks(self) -> None:
+        with redis.Redis.from_url(self.environment["BROKAGE_REDIS_URL"]) as valkey:
+            for mark in valkey.scan_iter("idempotency:*"):
+                valkey.delete(mark)
+
     def close(self) -> None:
         self.primary.close()
         if self._standby is not None:

@@ -11,8 +11,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.matrix_cell import Matrix
+from notifier import documents
+from shared.ids import new_id
+from shared.mongo import Document, MongoDatabase
+from tests.faults.matrix_cell import Matrix, Trap
 from tests.faults.matrix_points import BOUNDARIES, CELLS, Boundary, Kind
+from tests.faults.matrix_stories import documents as stored
 
 ALL = os.environ.get("BROKAGE_FAULTS_MATRIX") == "all"
 SEED = int(os.environ.get("BROKAGE_FAULTS_SEED", "1"))
@@ -42,3 +46,42 @@ def _name(cell: tuple[Boundary, Kind]) -> str:
 @pytest.mark.parametrize("cell", CELLS if ALL else _chosen(), ids=_name)
 def test_cell(matrix: Matrix, cell: tuple[Boundary, Kind]) -> None:
     matrix.check(*cell)
+
+
+class TestTheMatrixItself:
+    """A cell that proves nothing must fail."""
+
+    def test_a_boundary_that_nobody_reaches_fails(self, matrix: Matrix) -> None:
+        with pytest.raises(AssertionError, match="does not come by"):
+            matrix.check(Boundary("inbox.park_written", "rejected"), Kind.ERROR)
+
+    def test_a_boundary_that_is_passed_by_others_only_fails(self, matrix: Matrix) -> None:
+        with pytest.raises(AssertionError, match="was not reached"):
+            matrix.check(Boundary("asset_service.stored", "rejected", message="SettleTrade"), Kind.ERROR)
+
+    def test_a_fault_without_effect_fails(self, matrix: Matrix, monkeypatch: pytest.MonkeyPatch) -> None:
+        def nothing(trap: Trap, act: object) -> None:
+            trap.struck = True
+
+        monkeypatch.setattr(Trap, "_spring", nothing)
+        with pytest.raises(AssertionError, match="had no effect"):
+            matrix.check(Boundary("asset_service.stored", "rejected", message="ReserveAsset"), Kind.ERROR)
+
+    def test_an_effect_that_is_doubled_fails(self, matrix: Matrix, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As if a notification had no key."""
+        insert = documents.insert_notifications
+
+        def twice(database: MongoDatabase, found: list[Document]) -> None:
+            insert(database, found)
+            insert(
+                database,
+                [{**each, "_id": new_id(), "notification_id": new_id(), "template": "again"} for each in found],
+            )
+
+        boundary = Boundary("notifier.inserted", "rejected", "deliver notifier")
+        matrix.check(boundary, Kind.DUPLICATE)
+        monkeypatch.setattr(documents, "insert_notifications", twice)
+        with pytest.raises(AssertionError):
+            matrix.check(boundary, Kind.DUPLICATE)
+        with stored(matrix.system, "notifier") as notifier:
+            assert notifier[documents.NOTIFICATIONS].delete_many({"template": "again"}).deleted_count > 0
