@@ -9,7 +9,6 @@ import smtplib
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +18,7 @@ import psycopg
 import pymongo.errors
 import redis
 from aiosmtpd.controller import Controller
+from structlog.testing import capture_logs
 
 from infra.migrate import migrate_all
 from infra.reconcile.run import reconcile
@@ -26,29 +26,28 @@ from infra.reconcile.settings import Settings as Patience
 from infra.reconcile.stores import Stores
 from infra.servers import EmbeddedServers
 from infra.servers.ports import free_port
-from shared.faults import POINTS, InjectedFault
+from shared.faults import InjectedFault
 from shared.http.idempotency import IdempotencyKeyInUse
 from tests.faults.matrix_points import Boundary, Kind, durable
 from tests.faults.matrix_stories import STORIES, Facts, Story, found_customers, open_the_market, outcome, tell
 from tests.faults.matrix_system import LEASE_SECONDS, Act, Death, System, short_times
 
-_IDLE = {name for name in POINTS if name.startswith(("unit_of_work.", "timer."))} | {"relay.before_claim"}
-"""Points that are passed once more whenever somebody looks in vain whether there is something to do."""
+_LOST_WORDS = "lost by the matrix"
 _TAKE_OVER_SECONDS = 1.5
 _DUPLICATE_SECONDS = 0.1
 _JOIN_SECONDS = 20.0
 _CHILD_SECONDS = 60.0
 _LOST: Mapping[str, Callable[[], Exception]] = {
-    "unit_of_work.committed": lambda: psycopg.OperationalError("the connection is lost"),
-    "inbox.acknowledged": lambda: redis.ConnectionError("the connection is lost"),
-    "relay.published": lambda: redis.ConnectionError("the connection is lost"),
-    "idempotency.answered": lambda: redis.ConnectionError("the connection is lost"),
-    "mongo_inbox.done": lambda: pymongo.errors.AutoReconnect("the connection is lost"),
-    "notifier.inserted": lambda: pymongo.errors.AutoReconnect("the connection is lost"),
-    "notifier.recorded": lambda: pymongo.errors.AutoReconnect("the connection is lost"),
-    "auditor.chained": lambda: pymongo.errors.AutoReconnect("the connection is lost"),
-    "auditor.released": lambda: pymongo.errors.AutoReconnect("the connection is lost"),
-    "notifier.sent": lambda: smtplib.SMTPServerDisconnected("the connection is lost"),
+    "unit_of_work.committed": lambda: psycopg.OperationalError(_LOST_WORDS),
+    "inbox.acknowledged": lambda: redis.ConnectionError(_LOST_WORDS),
+    "relay.published": lambda: redis.ConnectionError(_LOST_WORDS),
+    "idempotency.answered": lambda: redis.ConnectionError(_LOST_WORDS),
+    "mongo_inbox.done": lambda: pymongo.errors.AutoReconnect(_LOST_WORDS),
+    "notifier.inserted": lambda: pymongo.errors.AutoReconnect(_LOST_WORDS),
+    "notifier.recorded": lambda: pymongo.errors.AutoReconnect(_LOST_WORDS),
+    "auditor.chained": lambda: pymongo.errors.AutoReconnect(_LOST_WORDS),
+    "auditor.released": lambda: pymongo.errors.AutoReconnect(_LOST_WORDS),
+    "notifier.sent": lambda: smtplib.SMTPServerDisconnected(_LOST_WORDS),
 }
 
 
@@ -74,22 +73,14 @@ class Trap:
         if threading.current_thread() in self.others:
             self.passes_by_others += 1
             return
-        if not self._fits(point, act):
+        if self.sprung or point != self.boundary.point or not fits(self.boundary, act):
             return
         with self._lock:
             if self.sprung:
                 return
             self.sprung = True
+        self.act, self.at = act, len(act.points)
         self._spring(act)
-
-    def _fits(self, point: str, act: Act) -> bool:
-        boundary = self.boundary
-        return (
-            not self.sprung
-            and point == boundary.point
-            and act.name.startswith(boundary.during)
-            and (not boundary.message or boundary.message in act.types)
-        )
 
     def _spring(self, act: Act) -> None:
         if self._kind is Kind.ERROR:
@@ -148,6 +139,18 @@ class Trap:
         assert unexpected == []
 
 
+def fits(boundary: Boundary, act: Act) -> bool:
+    return act.name.startswith(boundary.during) and (not boundary.message or boundary.message in act.types)
+
+
+def undisturbed_way(boundary: Boundary, acts: list[Act]) -> list[str] | None:
+    """The points that an act comes by after the boundary; None when there is no such act."""
+    for act in acts:
+        if fits(boundary, act) and boundary.point in act.points:
+            return act.points[act.points.index(boundary.point) + 1 :]
+    return None
+
+
 class Matrix:
     """Servers of its own, customers without a past for each cell, and the undisturbed ending of each story."""
 
@@ -155,7 +158,7 @@ class Matrix:
         self._real_deaths = real_deaths
         self._stack = ExitStack()
         self._customers: dict[bool, list[int]] = {True: [], False: []}
-        self._undisturbed: dict[str, tuple[Any, Counter[str]]] = {}
+        self._undisturbed: dict[str, tuple[Any, list[Act]]] = {}
         self.mailbox = Mailbox()
 
     def open(self) -> None:
@@ -185,38 +188,36 @@ class Matrix:
 
     def check(self, boundary: Boundary, kind: Kind) -> None:
         story = STORIES[boundary.story]
-        undisturbed, passes = self._undisturbed_ending(boundary.story)
-        assert passes[boundary.point], f"the story {boundary.story} does not come by {boundary.point}"
+        undisturbed, acts = self._undisturbed_ending(boundary.story)
+        way = undisturbed_way(boundary, acts)
+        assert way is not None, f"the story {boundary.story} does not come by {boundary.name}"
         facts = self._facts(story)
         if kind is Kind.DEATH and self._real_deaths:
             self._die(boundary, facts)
             self._tell(story, facts)
         else:
             trap = Trap(self.system, boundary, kind)
-            broken = self._tell(story, facts, trap)
+            self._tell(story, facts, trap)
             assert trap.sprung, "the boundary was not reached"
             assert trap.struck, "the fault did not strike"
-            assert self._had_effect(trap, kind, broken, passes), "the fault had no effect"
+            assert self._had_effect(trap, kind, way), "the fault had no effect"
         assert self._ending(story, facts) == undisturbed
         self._reconcile()
 
-    def _had_effect(self, trap: Trap, kind: Kind, broken: Counter[str], undisturbed: Counter[str]) -> bool:
-        """Another process came by fault points, or what was broken surfaced or had to go other ways than undisturbed."""
+    def _had_effect(self, trap: Trap, kind: Kind, way: list[str]) -> bool:
+        """Another process came by fault points meanwhile; or the fault surfaced, was logged, or sent its act other ways."""
         if kind in (Kind.DELAY, Kind.DUPLICATE):
             return trap.passes_by_others > 0
-        boundary = {trap.boundary.point}
-        ways = [
-            {point: passes[point] for point in passes.keys() - (_IDLE - boundary)} for passes in (broken, undisturbed)
-        ]
-        return bool(self.system.surfaced) or ways[0] != ways[1]
+        said = any(word in str(entry) for entry in self._logged for word in ("InjectedFault", _LOST_WORDS))
+        return bool(self.system.surfaced) or said or trap.act.points[trap.at :] != way
 
-    def _tell(self, story: Story, facts: Facts, trap: Trap | None = None) -> Counter[str]:
-        """The points that were passed until all was at rest."""
+    def _tell(self, story: Story, facts: Facts, trap: Trap | None = None) -> list[Act]:
+        """What was done until all was at rest."""
         system = self.system
-        system.passes, system.surfaced, system.deaths = Counter(), [], 0
+        system.surfaced, system.acts = [], []
         system.injector = trap or (lambda point, act: None)
         try:
-            with system.watched():
+            with system.watched(), capture_logs() as self._logged:
                 tell(system, story, facts)
                 if trap is not None:
                     trap.join()
@@ -225,15 +226,15 @@ class Matrix:
         finally:
             system.injector = lambda point, act: None
             system.timers, system.held_back = (), set()
-        return system.passes
+        return system.acts
 
-    def _undisturbed_ending(self, name: str) -> tuple[Any, Counter[str]]:
+    def _undisturbed_ending(self, name: str) -> tuple[Any, list[Act]]:
         if name not in self._undisturbed:
             story = STORIES[name]
             facts = self._facts(story)
-            passes = self._tell(story, facts)
+            acts = self._tell(story, facts)
             assert self.system.surfaced == [], "the undisturbed story is disturbed"
-            self._undisturbed[name] = (self._ending(story, facts), passes)
+            self._undisturbed[name] = (self._ending(story, facts), acts)
             self._reconcile()
         return self._undisturbed[name]
 

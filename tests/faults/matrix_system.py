@@ -63,6 +63,8 @@ class Act:
     name: str
     work: Callable[["Machine"], Any]
     types: frozenset[str] = frozenset()
+    points: list[str] = field(default_factory=list, compare=False)
+    """Those it came by, repetitions included; not those of others who do the same."""
 
     @property
     def is_request(self) -> bool:
@@ -197,9 +199,8 @@ class System:
     environment: Mapping[str, str]
     timers: tuple[str, ...] = ()
     injector: Callable[[str, Act], None] = lambda point, act: None
-    passes: Counter[str] = field(default_factory=Counter)
-    deaths: int = 0
     surfaced: list[BaseException] = field(default_factory=list)
+    acts: list[Act] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.environment = {**self.environment, **TIMES}
@@ -235,7 +236,8 @@ class System:
     def _passed(self, point: str) -> None:
         act: Act | None = getattr(self._current, "act", None)
         if act is not None:
-            self.passes[point] += 1
+            if threading.current_thread() is threading.main_thread():
+                act.points.append(point)
             self.injector(point, act)
 
     # -- acts ------------------------------------------------------------------------------------------------------------
@@ -244,10 +246,10 @@ class System:
         """Do it; what it raises is noted. A death or an error that ends a loop takes the process with it."""
         before = getattr(self._current, "act", None)
         self._current.act = act
+        self.acts.append(act)
         try:
             return act.work(machine)
         except Death as death:
-            self.deaths += 1
             self.surfaced.append(death)
             self._replace(machine)
             raise
