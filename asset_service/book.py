@@ -5,6 +5,7 @@ Amounts are exact Decimals. The fold runs in `money.EXACT` (see `fold`), so an o
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -51,6 +52,7 @@ class Reservation:
 
     `quote_scale`: decimals of the quote asset when the order was accepted; fees are rounded at it to the end.
     `release_amount`: what the release gave back, None while it was not released.
+    `expires_at`: when its order ends by itself; then the processor releases it, and nobody else.
     """
 
     id: str
@@ -75,6 +77,7 @@ class Reservation:
     fee_rate: Decimal = money.ZERO
     fee_minimum: Decimal = money.ZERO
     fee_charged: Decimal = money.ZERO
+    expires_at: datetime | None = None
     version: int = 0
 
     @property

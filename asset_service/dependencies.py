@@ -1,8 +1,10 @@
 """What the endpoints depend on: the open resources of this service in this process."""
 
+from functools import partial
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
+from prometheus_client import Gauge
 
 from asset_service import repository
 from asset_service.settings import Settings
@@ -14,9 +16,11 @@ from shared.auth.principals import postgres_directory
 from shared.db import Database
 from shared.http.idempotency import IdempotencyMarks
 from shared.http.valkey import Valkey
+from shared.messaging.backlog import Backlog
 from shared.messaging.dead_letters import PostgresDeadLetters
 
 NAME = "asset_service"
+overdue_reservations = Gauge("brokage_reservations_overdue", "Active reservations of orders whose time is long over")
 
 
 class AssetResources:
@@ -30,6 +34,16 @@ class AssetResources:
         cache = BrokerCustomers(self.valkey, NAME)
         self.principals = postgres_directory(self.database, cache)
         self.keys = configured_key_set(settings.jwks_url, settings.key_dir)
+        self.backlog = Backlog(
+            self.database,
+            NAME,
+            settings,
+            also={
+                overdue_reservations: partial(
+                    repository.count_overdue_reservations, grace_seconds=settings.reservation_grace_seconds
+                )
+            },
+        )
         self.dead_letters = PostgresDeadLetters(self.database, consumer=NAME, handler=forgetting(handle, cache))
 
     def ready(self) -> str | None:
@@ -38,6 +52,7 @@ class AssetResources:
 
     def close(self) -> None:
         self.valkey.close()
+        self.backlog.close()
         self.database.close()
 
 

@@ -129,6 +129,7 @@ def _take_terms(reservation: Reservation, command: ReserveAsset, amount: Decimal
     reservation.open_size = command.size
     reservation.fee_rate = command.fee_rate
     reservation.fee_minimum = command.fee_minimum
+    reservation.expires_at = command.expires_at
 
 
 def _tombstone(order_id: str, customer_id: int, organization_id: str, reason: str) -> Reservation:

@@ -18,6 +18,7 @@ from shared.db import Database
 from shared.encryption import FieldKeys
 from shared.http.idempotency import IdempotencyMarks
 from shared.http.valkey import Valkey
+from shared.messaging.backlog import Backlog
 from shared.messaging.dead_letters import PostgresDeadLetters
 
 NAME = "customer_service"
@@ -39,6 +40,7 @@ class CustomerResources:
         self.passwords = Passwords(settings)
         # Hashing has threads of its own: a crowd at the sign-in must not take those of everybody else.
         self.hashing = ThreadPoolExecutor(_HASHING_THREADS, thread_name_prefix="hashing")
+        self.backlog = Backlog(self.database, NAME, settings)
         # It only tells and reads nobody's messages; the paths are there as in every service.
         self.dead_letters = PostgresDeadLetters(self.database, consumer=NAME, handler=None)
         self.principals = CachedDirectory(self._load_principal, self._load_assigned, load_id=self._load_id)
@@ -65,6 +67,7 @@ class CustomerResources:
     def close(self) -> None:
         self.hashing.shutdown(wait=False, cancel_futures=True)
         self.valkey.close()
+        self.backlog.close()
         self.database.close()
 
     def _load_principal(self, customer_id: int) -> Principal | None:

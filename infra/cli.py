@@ -11,7 +11,7 @@ from infra.runtime.failures import RuntimeFailure
 
 GROUPS = (
     *("up", "status", "logs", "migrate", "processes", "audit", "ledger", "reconcile", "republish", "pii", "bench"),
-    *("backup", "restore", "repair", "signing_keys", "faults"),
+    *("backup", "restore", "repair", "signing_keys", "faults", "stuck"),
 )
 
 

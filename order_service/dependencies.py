@@ -22,6 +22,7 @@ from shared.auth.broker_customers import BrokerCustomers, forgetting
 from shared.auth.principals import postgres_directory
 from shared.db import Database
 from shared.http.valkey import Valkey
+from shared.messaging.backlog import Backlog
 from shared.messaging.dead_letters import PostgresDeadLetters
 
 NAME = "order_service"
@@ -38,6 +39,7 @@ class OrderResources:
         self.dead_letters = PostgresDeadLetters(self.database, consumer=NAME, handler=forgetting(handle, cache))
         self.instruments = InstrumentDirectory(partial(load_instruments, self.database))
         self.market = MarketDay(settings.market_close, ZoneInfo(settings.market_timezone))
+        self.backlog = Backlog(self.database, NAME, settings)
         self.running_keys = RunningKeys()
         self.waiters = OrderWaiters(self._find)
         self.placing = GroupCommit(
@@ -54,6 +56,7 @@ class OrderResources:
     def close(self) -> None:
         self.placing.close()
         self.valkey.close()
+        self.backlog.close()
         self.database.close()
 
     def _place(self, orders: Sequence[NewOrder]) -> list[Outcome]:

@@ -51,6 +51,7 @@ async def place_order(
     claim = acceptance.claim_of(body, customer.customer_id, caller.customer_id, call)
     with resources.running_keys.held(call):
         try:
+            resources.backlog.refuse_when_full()
             now = await _business_time(resources) if body.time_in_force is not TimeInForce.GTC else None
             instrument = acceptance.refuse_impossible(body, await resources.instruments.find(body.asset_name), now)
             end = expires_at(body.time_in_force, body.expires_at, now, resources.market) if now else None

@@ -3,6 +3,7 @@
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
+from prometheus_client import Gauge
 
 from processor import repository
 from processor.settings import Settings
@@ -13,9 +14,11 @@ from shared.auth.principals import postgres_directory
 from shared.db import Database
 from shared.http.idempotency import IdempotencyMarks
 from shared.http.valkey import Valkey
+from shared.messaging.backlog import Backlog
 from shared.messaging.dead_letters import PostgresDeadLetters
 
 NAME = "processor"
+sagas_for_a_person = Gauge("brokage_sagas_need_human", "Sagas in NEEDS_HUMAN")
 
 
 class ProcessorResources:
@@ -26,6 +29,10 @@ class ProcessorResources:
         self.database = Database(settings.processor_database_url, name=NAME, pool_size=settings.api_pool_size)
         self.valkey = Valkey(settings.redis_url)
         self.marks = IdempotencyMarks(self.valkey)
+        self.principals = postgres_directory(self.database)
+        self.backlog = Backlog(
+            self.database, NAME, settings, also={sagas_for_a_person: repository.count_sagas_for_a_person}
+        )
         cache = BrokerCustomers(self.valkey, NAME)
         self.principals = postgres_directory(self.database, cache)
         self.dead_letters = PostgresDeadLetters(
@@ -38,6 +45,7 @@ class ProcessorResources:
 
     def close(self) -> None:
         self.valkey.close()
+        self.backlog.close()
         self.database.close()
 
 

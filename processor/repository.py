@@ -102,6 +102,11 @@ def resend_sagas(connection: Connection, rows: Sequence[Row]) -> None:
     )
 
 
+def count_sagas_for_a_person(connection: Connection) -> int:
+    row = connection.execute("SELECT count(*) AS sagas FROM saga_instances WHERE needs_human").fetchone()
+    return int(row["sagas"]) if row else 0
+
+
 def find_saga(connection: Connection, saga_id: str, *, lock: bool = False) -> Row | None:
     query = "SELECT *, payload::text AS payload_text FROM saga_instances WHERE saga_id = %s" + (
         " FOR UPDATE" if lock else ""
@@ -113,7 +118,7 @@ def list_sagas(connection: Connection, *, state: str | None, before: Sequence[An
     """Newest first."""
     conditions, parameters = [sql.SQL("true")], {"limit": limit, "state": state}
     if state is not None:
-        conditions.append(sql.SQL("current_state = %(state)s"))
+        conditions.append(sql.SQL("needs_human" if state == "NEEDS_HUMAN" else "current_state = %(state)s"))
     if before is not None:
         conditions.append(sql.SQL("saga_id < %(before)s::uuid"))
         parameters["before"] = before[0]

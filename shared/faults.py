@@ -1,7 +1,7 @@
 """Named places where a test may break the process. Without an injector, `fault()` does nothing.
 
 `fault("outbox.before_flush")` stands at a step boundary. A test installs an injector with `inject()`; a whole process takes
-one from `BROKAGE_FAULTS=point:kind:nth[,...]` (kinds: error, kill, delay), in the test profile only.
+one from `BROKAGE_FAULTS=point:kind:nth[,...]` (kinds: error, kill, delay; nth `*`: every time), in the test profile only.
 
 `POINTS` names them all, and for each what is durable next: a test that breaks a step after its commit waits for that. What is
 done at each point is in docs/faults.md and tests/faults.
@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -145,6 +145,13 @@ def fault(point: str) -> None:
         _injector(point)
 
 
+def faults_named(point: str, names: Iterable[str]) -> None:
+    """A fault point for each of `names`, as `point/name`: a test may break the process at one particular message."""
+    if _injector is not None:
+        for name in names:
+            _injector(f"{point}/{name}")
+
+
 @contextmanager
 def inject(injector: Injector) -> Iterator[None]:
     """Install `injector` for a block; tests only."""
@@ -171,7 +178,7 @@ def install_from_environment() -> None:
             seen[point] += 1
             count = seen[point]
         for name, kind, nth in rules:
-            if name == point and int(nth) == count:
+            if name == point and (nth == "*" or int(nth) == count):
                 _act(point, kind)
 
     _injector = injector

@@ -40,6 +40,11 @@ class ServiceSettings(BaseSettings):
     processed_events_kept_seconds: float = 35 * 24 * 3600
     stale_after_seconds: float = 30 * 24 * 3600
     event_attempts_max: int = 3
+    parked_ask_seconds: float = 60.0
+
+    # How many events may wait for readers that move orders before new work is refused (shared/messaging/backlog.py).
+    backlog_events_max: int = 50_000
+    backlog_poll_seconds: float = 0.5
 
     @property
     def queue_url(self) -> str:

@@ -1,6 +1,7 @@
 """Every SQL statement of asset_service. Nothing here commits."""
 
 from asset_service.repository.balances import (
+    count_overdue_reservations,
     credit,
     debit,
     find_asset,
@@ -8,6 +9,7 @@ from asset_service.repository.balances import (
     find_transfer_by_reference,
     insert_transfer,
     list_assets,
+    list_overdue_reservations,
     list_reservations,
     list_transfers,
     proof_is_taken,
@@ -36,6 +38,7 @@ from asset_service.repository.rows import PARTITIONS, Row, has_principals, lock_
 __all__ = [
     "PARTITIONS",
     "Row",
+    "count_overdue_reservations",
     "credit",
     "debit",
     "find_asset",
@@ -51,6 +54,7 @@ __all__ = [
     "list_assets",
     "list_instruments",
     "list_ledger_entries",
+    "list_overdue_reservations",
     "list_quoted_in",
     "list_reservations",
     "list_transfers",

@@ -15,6 +15,25 @@ def find_asset(connection: Connection, customer_id: int, asset_name: str) -> Row
     ).fetchone()
 
 
+_OVERDUE = """
+    FROM asset_reservations
+    WHERE expires_at < brokage_now() - make_interval(secs => %(grace_seconds)s) AND status = 'ACTIVE'
+"""
+
+
+def count_overdue_reservations(connection: Connection, *, grace_seconds: float) -> int:
+    """Active ones of orders whose time was over longer ago than `grace_seconds`."""
+    row = connection.execute(f"SELECT count(*) AS reservations {_OVERDUE}", {"grace_seconds": grace_seconds}).fetchone()
+    return int(row["reservations"]) if row else 0
+
+
+def list_overdue_reservations(connection: Connection, *, grace_seconds: float, limit: int) -> list[Row]:
+    """The longest overdue first."""
+    return connection.execute(
+        f"SELECT * {_OVERDUE} ORDER BY expires_at LIMIT %(limit)s", {"grace_seconds": grace_seconds, "limit": limit}
+    ).fetchall()
+
+
 def list_assets(
     connection: Connection, *, customer_ids: Sequence[int] | None, after: tuple[int, str] | None, limit: int
 ) -> list[Row]:

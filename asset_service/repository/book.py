@@ -153,16 +153,16 @@ def _insert_reservations(connection: Connection, book: Book, reservations: Seque
         INSERT INTO asset_reservations (id, asset_id, customer_id, asset_name, order_id, holder_type, holder_id, leg,
             amount, consumed, released, status, refusal, release_reason, release_amount, order_side, traded_asset,
             quote_asset, quote_scale, limit_price, open_size, filled_notional, fee_rate, fee_minimum, fee_charged,
-            organization_id, created_at, updated_at)
+            expires_at, organization_id, created_at, updated_at)
         SELECT id, asset_id, customer_id, asset_name, order_id, 'ORDER', order_id, 'ORDER',
             amount, consumed, released, status, refusal, release_reason, release_amount, order_side, traded_asset,
             quote_asset, quote_scale, limit_price, open_size, filled_notional, fee_rate, fee_minimum, fee_charged,
-            organization_id, (SELECT brokage_now()), (SELECT brokage_now())
+            expires_at, organization_id, (SELECT brokage_now()), (SELECT brokage_now())
         FROM json_to_recordset(%(rows)s::json) AS v (id uuid, asset_id bigint, customer_id bigint, asset_name text,
             order_id uuid, amount numeric, consumed numeric, released numeric, status text, refusal text,
             release_reason text, release_amount numeric, order_side text, traded_asset text, quote_asset text,
             quote_scale int, limit_price numeric, open_size numeric, filled_notional numeric, fee_rate numeric,
-            fee_minimum numeric, fee_charged numeric, organization_id uuid)
+            fee_minimum numeric, fee_charged numeric, expires_at timestamptz, organization_id uuid)
         ON CONFLICT (holder_type, holder_id, leg) DO NOTHING
         """,
         {"rows": as_json([_reservation_row(book, each) for each in reservations])},

@@ -127,12 +127,17 @@ def _execute(
     customer_id: int | None,
 ) -> Replay:
     assert call is not None, "the route requires a key"
+
+    def first(unit: UnitOfWork) -> list[str]:
+        resources.backlog.refuse_when_full()
+        return work(unit)
+
     known = resources.marks.begin(call)
     if known is not None:
         return known
     with resources.marks.held(call) as outcome:
         outcome.replay = resources.database.run(
-            lambda unit: matching.once(unit, call, lambda: work(unit)), context=caller.context(customer_id)
+            lambda unit: matching.once(unit, call, lambda: first(unit)), context=caller.context(customer_id)
         )
     return outcome.replay
 

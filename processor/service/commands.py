@@ -44,6 +44,7 @@ def _reserve_asset(facts: Facts) -> Command:
         price=order.price,
         fee_rate=order.fee_rate,
         fee_minimum=order.fee_minimum,
+        expires_at=order.expires_at,
     )
 
 

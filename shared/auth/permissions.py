@@ -120,6 +120,7 @@ PERMISSIONS: Final[Mapping[str, Grants]] = {
     "list_telemetry": _CONTROL,
     # every service
     "list_dead_letters": _ADMIN,
+    "get_dead_letter": _ADMIN,
     "requeue_dead_letter": _ADMIN,
 }
 

@@ -1,5 +1,6 @@
 """Events of asset_service about balances, reservations and instruments, and the commands it takes from the processor."""
 
+from datetime import datetime
 from decimal import Decimal
 
 from shared.contracts.message import Command, Event, contract
@@ -14,7 +15,8 @@ INSTRUMENT = "instrument"
 class ReserveAsset(Command, frozen=True, kw_only=True):
     """Block what an order may need: a BUY its notional and the notional's fee in `quote_asset`, a SELL its size in `asset_name`.
 
-    Answered by AssetReserved or AssetReservationFailed; a repeat is answered as the first time.
+    Answered by AssetReserved or AssetReservationFailed; a repeat is answered as the first time. `expires_at`: when the order ends
+    by itself, for the record; a release is the processor's to ask for.
     """
 
     asset_name: str
@@ -24,6 +26,7 @@ class ReserveAsset(Command, frozen=True, kw_only=True):
     price: Decimal
     fee_rate: Decimal
     fee_minimum: Decimal
+    expires_at: datetime | None = None
 
 
 @contract(ORDER, ("asset_service",), by_customer=True)

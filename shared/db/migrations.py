@@ -191,6 +191,17 @@ def _principals_v1() -> None:
     )
 
 
+def add_parked_batches_v3() -> None:
+    """Outbox batches that wait for a person, found without a look at the others."""
+    op.add_column(
+        "outbox_events",
+        sa.Column("parked", sa.Boolean(), sa.Computed("status = 'PARKED'", persisted=True), nullable=True),
+    )
+    op.create_index(
+        "idx_outbox_parked", "outbox_events", ["acked_at"], unique=False, postgresql_where=sa.text("parked")
+    )
+
+
 def append_only(table: str) -> None:
     """Refuse UPDATE, DELETE and TRUNCATE on `table` by trigger, whoever asks."""
     op.execute(

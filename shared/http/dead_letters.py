@@ -25,8 +25,14 @@ class DeadLetterRead(BaseModel):
     aggregate_id: str
     status: str
     reason: str
-    message: dict[str, Any]
+    message: Any
     created_at: datetime
+
+
+class DeadLetterDetail(DeadLetterRead):
+    """`together`: the open letters of its aggregate, in the order in which a requeue takes them."""
+
+    together: list[DeadLetterRead]
 
 
 def dead_letter_router(service: str) -> APIRouter:
@@ -45,6 +51,19 @@ def dead_letter_router(service: str) -> APIRouter:
         rows = letters.list_open(after=_position(paging.cursor), limit=paging.limit + 1)
         page = page_of(rows, limit=paging.limit, key=lambda row: [row["id"]])
         return Collection(data=[_read(row) for row in page.data], next_cursor=page.next_cursor)
+
+    @router.get(
+        f"{path}/{{letter_id}}",
+        operation_id=f"get_dead_letter__{service}",
+        summary=f"A dead letter of {service}, and what a requeue takes with it",
+    )
+    def get_dead_letter(
+        letter_id: str, caller: Caller, letters: Annotated[DeadLetters, Depends(find_letters)]
+    ) -> DeadLetterDetail:
+        if not is_id(letter_id):
+            raise NotFound()
+        letter, together = letters.show(letter_id)
+        return DeadLetterDetail(**_read(letter).model_dump(), together=[_read(row) for row in together])
 
     @router.post(
         f"{path}/{{letter_id}}/requeue",

@@ -39,6 +39,13 @@ class DeadLetters(Protocol):
     def list_open(self, *, after: str | None, limit: int) -> list[Row]:
         """PARKED and HELD ones, the oldest first, after the id of the last one seen."""
 
+    def show(self, letter_id: str) -> tuple[Row, list[Row]]:
+        """A letter, and the open ones that go with it when it is requeued: those of its aggregate, in order, at most `EVENTS_MAX`.
+
+        Raises:
+            NotFound: there is none.
+        """
+
     def requeue(self, letter_id: str, context: Context) -> Row:
         """Let the letter and the other open ones of its aggregate go through the handler; one that went already stays as it is.
 
@@ -64,6 +71,19 @@ class PostgresDeadLetters:
                     ORDER BY id LIMIT %(limit)s""",
                 {"consumer": self._consumer, "after": after, "limit": limit},
             ).fetchall()
+
+    def show(self, letter_id: str) -> tuple[Row, list[Row]]:
+        with self._database.read() as connection:
+            letter = self._find(connection, letter_id)
+            if letter is None:
+                raise NotFound()
+            open_ones = connection.execute(
+                """SELECT * FROM dead_letters
+                    WHERE consumer = %(consumer)s AND aggregate_id = %(aggregate_id)s AND resolved_at IS NULL
+                    ORDER BY position LIMIT %(limit)s""",
+                {"consumer": self._consumer, "aggregate_id": letter["aggregate_id"], "limit": EVENTS_MAX},
+            ).fetchall()
+            return letter, open_ones
 
     def requeue(self, letter_id: str, context: Context) -> Row:
         return self._database.run(lambda unit: self._requeue(unit, letter_id), context=context)

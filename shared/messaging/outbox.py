@@ -29,6 +29,7 @@ BATCH_EVENTS_MAX = 500
 LANES_MAX = 64
 NOTIFY_CHANNEL = "outbox"
 _DOUBLINGS_MAX = 6
+_ASK_AT_ONCE = 200
 
 
 @cache
@@ -248,6 +249,16 @@ class PostgresOutbox:
         ids = [batch.id for claim in claims for batch in claim.batches]
         self._database.run(lambda unit: unit.connection.execute(_RELEASE, {"ids": ids}) and None)
 
+    def ask_again(self, *, young_seconds: float, limit: int = _ASK_AT_ONCE) -> int:
+        """Send parked batches once more, those first that were answered the longest ago; how many.
+
+        Their consumer has had them and does nothing; it answers whether somebody still waits in them. So a batch whose dead letters
+        were requeued becomes ACKED. Only while the record of what was processed is kept: an old one would be taken for a new one.
+        """
+        return self._database.run(
+            lambda unit: unit.connection.execute(_ASK_AGAIN, {"young": young_seconds, "limit": limit}).rowcount
+        )
+
 
 # Lanes are found by skipping through the partial index, one look-up per lane, however many batches wait in it. Of a lane whose
 # lease runs only that is to be known: its oldest batch, which is always among those outstanding, says so.
@@ -294,4 +305,11 @@ _ACKNOWLEDGE = """
     UPDATE outbox_events
        SET status = CASE WHEN id = ANY(%(parked)s::uuid[]) THEN 'PARKED' ELSE 'ACKED' END, acked_at = (SELECT brokage_now())
      WHERE id = ANY(%(acked)s::uuid[] || %(parked)s::uuid[]) AND acked_at IS NULL AND status = 'SENT'
+"""
+_ASK_AGAIN = """
+    UPDATE outbox_events SET status = 'SENT', acked_at = NULL, lease_until = brokage_now()
+     WHERE id IN (SELECT id FROM outbox_events
+                   WHERE parked AND created_at > brokage_now() - make_interval(secs => %(young)s)
+                   ORDER BY acked_at LIMIT %(limit)s)
+       AND status = 'PARKED'
 """

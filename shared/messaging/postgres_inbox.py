@@ -11,6 +11,7 @@ from shared.contracts.message import Message
 from shared.db.arrays import uuid_array
 from shared.db.engine import Database, DatabaseUnavailable
 from shared.db.unit_of_work import Conflict, Connection, UnitOfWork
+from shared.faults import faults_named
 from shared.ids import new_id
 from shared.messaging.inbox import InboxTransaction, Malformed, State, Unavailable, as_it_came
 
@@ -117,6 +118,7 @@ class _Transaction:
 
     def handle(self, messages: Sequence[Message[Any]]) -> None:
         if messages:
+            faults_named("inbox.handling", (message.aggregate_id for message in messages))
             self._handler(self._unit, messages)
 
     def _dead_letter(self, messages: Sequence[Message[Any] | Malformed], status: str, reason: str) -> None:

@@ -114,7 +114,15 @@ def outbox_relay(name: str, database: Database, settings: ServiceSettings) -> li
         sweep_seconds=settings.relay_sweep_seconds,
         linger_seconds=settings.relay_linger_seconds,
     )
-    return [relay, Timer(f"{name} retention", 60.0, lambda: forget(database, settings))]
+    return [
+        relay,
+        Timer(f"{name} retention", 60.0, lambda: forget(database, settings)),
+        Timer(
+            f"{name} parked batches",
+            settings.parked_ask_seconds,
+            lambda: store.ask_again(young_seconds=settings.stale_after_seconds),
+        ),
+    ]
 
 
 _FORGET_AT_ONCE = 5_000

@@ -43,6 +43,15 @@ class MongoDeadLetters:
             found = self._database[DEAD_LETTERS].find(query).sort("_id", ASCENDING).limit(limit)
             return [_row(document) for document in found]
 
+    def show(self, letter_id: str) -> tuple[Row, list[Row]]:
+        letters = self._database[DEAD_LETTERS]
+        with self._database.reachable():
+            letter = letters.find_one({"_id": letter_id, "consumer": self._consumer})
+            if letter is None:
+                raise NotFound()
+            query = {"consumer": self._consumer, "aggregate_id": letter["aggregate_id"], "resolved_at": None}
+            return _row(letter), [_row(found) for found in letters.find(query).sort("_id", ASCENDING).limit(EVENTS_MAX)]
+
     def requeue(self, letter_id: str, context: Context) -> Row:
         with self._database.reachable():
             letter = self._database[DEAD_LETTERS].find_one({"_id": letter_id, "consumer": self._consumer})

@@ -97,6 +97,10 @@ class User:
         assert answer.status_code < 500, answer.text
         return answer
 
+    def once(self, method: str, path: str, **options: Any) -> Any:
+        """The answer to one request, 503 as well."""
+        return self._client.request(method, path, headers={"Authorization": f"Bearer {self._token}"}, **options)
+
     def get(self, path: str, **params: Any) -> Any:
         answer = self.request("GET", path, params=params)
         assert answer.status_code == 200, answer.text
@@ -185,14 +189,15 @@ class Admin(User):
 
 
 class System:
-    """One `brokage up --demo` in a directory of its own."""
+    """One `brokage up --demo` in a directory of its own, with further settings by environment."""
 
-    def __init__(self) -> None:
+    def __init__(self, **environment: str) -> None:
         # Not pytest's own directory: as root, Postgres runs as somebody else, who must be able to enter.
         self._directory = Path(tempfile.mkdtemp(prefix="brokage-e2e-"))
         self._directory.chmod(0o711)
         self.data_dir = self._directory / "data"
         self._environment = {k: v for k, v in os.environ.items() if not k.startswith("BROKAGE_")} | ENVIRONMENT
+        self._environment |= environment
         self._output = self._directory / "output"
         self._up: subprocess.Popen[bytes] | None = None
         self._numbers = count(1)

@@ -140,6 +140,9 @@ REQUESTS: dict[str, Request] = {
     "export_audit": Request("GET", "/api/audit/export"),
     "list_telemetry": Request("GET", "/api/audit/telemetry"),
     "list_dead_letters": Request("GET", "/api/dead-letters/asset_service"),
+    "get_dead_letter": Request(
+        "GET", "/api/dead-letters/asset_service/00000000-0000-7000-8000-000000000000", answers=(404,)
+    ),
     "requeue_dead_letter": Request(
         "POST", "/api/dead-letters/asset_service/00000000-0000-7000-8000-000000000000/requeue", answers=(404,)
     ),

@@ -11,6 +11,7 @@ from pathlib import Path
 from small_service import Machine, Source, running_relays, running_workers, settings_of, wait_until
 
 from shared.contracts.message import partition_of
+from shared.messaging.outbox import PostgresOutbox
 
 LEASE_SECONDS = 0.3
 WORKER = str(Path(__file__).with_name("small_service.py"))
@@ -68,6 +69,33 @@ class TestPoison:
         # Destination `tests` alone: what echo was told is all good.
         statuses = source.query("SELECT DISTINCT status FROM outbox_events WHERE destination = 'echo'")
         assert statuses == [("ACKED",)]
+
+    def test_its_batch_is_acknowledged_once_it_was_let_go(self, source: Source, valkey: str) -> None:
+        settings = settings_of(valkey, lease_seconds=10.0)
+        store = PostgresOutbox(source.database, lease_seconds=10.0, events_max=500)
+        with running_relays(1, source.url, settings), running_workers(source.url, settings):
+            source.say("a", "poison", "poison")
+            source.say("poison", "b")
+            source.wait_drained(seconds=5.0)
+            parked = source.query("SELECT id FROM outbox_events WHERE parked")
+            assert len(parked) == 2
+            assert store.ask_again(young_seconds=60.0) == 2
+            source.wait_drained(seconds=5.0)
+            assert source.query("SELECT id FROM outbox_events WHERE parked") == parked, "somebody still waits in them"
+            source.query("UPDATE dead_letters SET status = 'REQUEUED', resolved_at = brokage_now() RETURNING 1")
+            assert store.ask_again(young_seconds=60.0) == 2
+            source.wait_drained(seconds=5.0)
+        statuses = source.query("SELECT DISTINCT status FROM outbox_events WHERE destination = 'tests'")
+        assert statuses == [("ACKED",)]
+        assert source.effects("poison") == [1], "nothing of it was done again"
+
+    def test_an_old_batch_is_not_asked_about(self, source: Source) -> None:
+        """What its consumer did with it is forgotten by then."""
+        source.say("a")
+        source.query("UPDATE outbox_events SET status = 'PARKED', acked_at = brokage_now() RETURNING 1")
+        source.query("UPDATE clock_offset SET value = '31 days' RETURNING 1")
+        store = PostgresOutbox(source.database, lease_seconds=10.0, events_max=500)
+        assert store.ask_again(young_seconds=30 * 24 * 3600.0) == 0
 
     def test_held_events_stay_in_order_while_more_of_them_come(self, source: Source, valkey: str) -> None:
         settings = settings_of(valkey, lease_seconds=10.0)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 import pytest
 
 from order_service.tasks import handle
@@ -13,7 +14,7 @@ from shared.contracts.orders import ConfirmOrder, MarkOrderCanceled, MarkOrderPa
 from shared.db import Context, UnitOfWork
 from shared.ids import new_id
 from shared.messaging.dead_letters import PostgresDeadLetters
-from shared.messaging.delivery import Outcome
+from shared.messaging.delivery import Batch, Delivery, Outcome
 from shared.messaging.inbox import Inbox
 from shared.messaging.postgres_inbox import PostgresInboxStore
 from shared.testing.messages import create_delivery
@@ -72,6 +73,23 @@ class TestListing:
         assert (held["event_type"], held["status"]) == ("MarkOrderPartiallyMatched", "HELD")
         assert held["message"]["payload"]["filled_size"] == "3"
         assert parked["message"]["event_id"] == parked["event_id"]
+
+    def test_shows_one_and_what_goes_with_it(self, api: Api, admin: int, blocked: dict[str, Any]) -> None:
+        parked, held = letters(api, admin, blocked["id"])
+        answer = api.request("GET", f"{PATH}/{held['id']}", admin)
+        assert answer.status_code == 200, answer.text
+        assert answer.json() == {**held, "together": [parked, held]}
+        assert api.request("GET", f"{PATH}/{new_id()}", admin).status_code == 404
+        assert api.request("GET", f"{PATH}/nonsense", admin).status_code == 404
+
+    def test_shows_one_that_nobody_can_read(self, api: Api, admin: int, inbox: Inbox) -> None:
+        delivery = Delivery("source", 0, [Batch(new_id(), 1, msgspec.Raw(b"[7]"))])
+        inbox.receive(delivery)
+        page = api.request("GET", f"{PATH}?limit=200", admin).json()["data"]
+        [letter] = [each for each in page if each["reason"] == "MALFORMED"]
+        assert (letter["message"], letter["status"]) == (7, "PARKED")
+        refused = requeue(api, admin, letter)
+        assert (refused.status_code, refused.json()["code"]) == (409, "dead-letter-failed-again")
 
     def test_is_for_admins(self, api: Api, customer: int, blocked: dict[str, Any]) -> None:
         assert api.request("GET", PATH, customer).status_code == 403
