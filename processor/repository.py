@@ -1,6 +1,7 @@
 """Every SQL statement of the processor. Nothing here commits."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, TypeAlias
 
 import msgspec
@@ -243,6 +244,14 @@ def due_orders(connection: Connection, *, limit: int) -> list[Row]:
             ORDER BY expires_at LIMIT %(limit)s""",
         {"limit": limit},
     ).fetchall()
+
+
+def is_over(connection: Connection, expires_at: datetime | None) -> bool:
+    """Whether an order's time is over; it may still be on the book, because the sweep has not come round yet."""
+    if expires_at is None:
+        return False
+    row = connection.execute("SELECT %s <= brokage_now() AS over", (expires_at,)).fetchone()
+    return bool(row and row["over"])
 
 
 def load_openings(connection: Connection, saga_ids: Sequence[str]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -214,17 +213,12 @@ def _open_order(unit: UnitOfWork, order_id: str, pointer: str | None = None) -> 
     if found:
         repository.lock_books(unit.connection, [found[0]["asset_name"]])
         found = repository.load_queue(unit.connection, [order_id])
-    if found and found[0]["on_book"] and not _time_is_over(found[0], unit.now):
+    if found and found[0]["on_book"] and not repository.is_over(unit.connection, found[0]["expires_at"]):
         fault("matching.decided")
         return found[0]
     if pointer is not None and repository.find_saga(unit.connection, order_id) is None:
         raise ValidationFailed(errors=[FieldError(pointer, "There is no such order.")])
     raise OrderNotOpen(order_id=order_id)
-
-
-def _time_is_over(row: Row, now: datetime) -> bool:
-    """It is still on the book only because the sweep has not come round yet."""
-    return row["expires_at"] is not None and row["expires_at"] <= now
 
 
 def _check_scales(unit: UnitOfWork, asset_name: str, *, price: Decimal, size: Decimal) -> None:

@@ -48,6 +48,7 @@ def postgres(directory: DataDirectory) -> Iterator[PostgresServer]:
     )
     with engine.begin() as tables, Operations.context(MigrationContext.configure(tables)):
         migrations.create_common_tables_v1()
+        migrations.add_parked_batches_v3()
         tables.exec_driver_sql(
             "CREATE TABLE effects (position bigserial, consumer text, aggregate_id text, version int,"
             " applied_at timestamptz DEFAULT now())"
