@@ -44,7 +44,7 @@ class OrderResources:
         self.waiters = OrderWaiters(self._find)
         self.placing = GroupCommit(
             self._place,
-            flushes_max=settings.place_flushes_max,
+            linger_seconds=settings.place_linger_seconds,
             batch_max=settings.place_batch_max,
             waiting_max=settings.place_waiting_max,
         )

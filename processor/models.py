@@ -5,7 +5,9 @@ from enum import StrEnum
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from processor.sagas.order_saga import ENDED as ORDER_ENDED
 from processor.sagas.order_saga import OrderSagaState
+from processor.sagas.trade_saga import ENDED as TRADE_ENDED
 from processor.sagas.trade_saga import TradeSagaState
 from shared.db.base import AMOUNT, TIMESTAMP, UUID, created_at, new_metadata, one_of, updated_at, version
 from shared.ids import ROOT_ORGANIZATION_ID
@@ -23,6 +25,7 @@ class TradeStatus(StrEnum):
 
 
 metadata = new_metadata()
+_ENDED_NAMES = ", ".join(f"'{state}'" for state in sorted([*ORDER_ENDED, *TRADE_ENDED]))
 
 saga_instances = sa.Table(
     "saga_instances",
@@ -42,7 +45,9 @@ saga_instances = sa.Table(
     sa.Column("step", sa.Integer, nullable=False, server_default="1"),
     sa.Column("retry_count", sa.Integer, nullable=False, server_default="0"),
     version(),
-    # Awaits another service's answer. Its own column, so that the sweeper's index changes only when it does.
+    # Not ended. Its own column, because it changes once: with an index on what each step changes no update would be a HOT one.
+    sa.Column("live", sa.Boolean, sa.Computed(f"current_state NOT IN ({_ENDED_NAMES})", persisted=True)),
+    # Awaits another service's answer.
     sa.Column("awaiting", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Column("awaiting_batch_id", UUID),
     sa.Column("deadline_at", TIMESTAMP),
@@ -56,9 +61,9 @@ saga_instances = sa.Table(
         name="current_state",
     ),
     sa.CheckConstraint("awaiting = (deadline_at IS NOT NULL)", name="awaiting"),
-    sa.Index("idx_saga_instances_awaiting", "created_at", postgresql_where=sa.text("awaiting")),
     sa.Index("idx_saga_instances_needs_human", "saga_id", postgresql_where=sa.text("needs_human")),
-    postgresql_with={"fillfactor": "60"},
+    sa.Index("idx_saga_instances_live", "saga_id", postgresql_where=sa.text("live")),
+    postgresql_with={"fillfactor": "50"},
 )
 
 matching_queue = sa.Table(

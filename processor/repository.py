@@ -78,16 +78,29 @@ def update_sagas(connection: Connection, rows: Sequence[Row]) -> None:
         raise Conflict
 
 
-def overdue_sagas(connection: Connection, *, answer_seconds: float, limit: int) -> list[Row]:
-    """Sagas whose answer is overdue. The clock runs only once the command's batch is acknowledged: a slow queue is no failure."""
+def end_of_live_sagas(connection: Connection, after: str, limit: int) -> str | None:
+    """The last id of the next `limit` sagas that have not ended; None when there are fewer."""
+    row = connection.execute(
+        "SELECT saga_id FROM saga_instances WHERE live AND saga_id > %s::uuid ORDER BY saga_id OFFSET %s LIMIT 1",
+        (after, limit - 1),
+    ).fetchone()
+    return row["saga_id"] if row else None
+
+
+def overdue_sagas(
+    connection: Connection, *, after: str, until: str | None, answer_seconds: float, limit: int
+) -> list[Row]:
+    """Sagas whose answer is overdue, of those after one id and up to another (None: to the end). The clock runs only once the
+    command's batch is acknowledged: a slow queue is no failure."""
     return connection.execute(
         """SELECT s.saga_id, s.saga_type, s.current_state, s.version, s.step, s.retry_count, s.payload::text AS payload, s.reason
              FROM saga_instances AS s
              LEFT JOIN outbox_events AS o ON o.id = s.awaiting_batch_id
-            WHERE s.awaiting AND s.deadline_at < (SELECT brokage_now())
+            WHERE s.live AND s.saga_id > %(after)s::uuid AND (%(until)s::uuid IS NULL OR s.saga_id <= %(until)s::uuid)
+              AND s.awaiting AND s.deadline_at < (SELECT brokage_now())
               AND (o.id IS NULL OR o.acked_at < (SELECT brokage_now()) - make_interval(secs => %(answer_seconds)s))
-            ORDER BY s.created_at LIMIT %(limit)s FOR UPDATE OF s SKIP LOCKED""",
-        {"answer_seconds": answer_seconds, "limit": limit},
+            ORDER BY s.saga_id LIMIT %(limit)s FOR UPDATE OF s SKIP LOCKED""",
+        {"after": after, "until": until, "answer_seconds": answer_seconds, "limit": limit},
     ).fetchall()
 
 

@@ -1,5 +1,6 @@
 """Answers that do not come: the command goes again, and after a few times a person is asked. Never a silent compensation."""
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -23,6 +24,9 @@ from shared.faults import fault
 
 log = structlog.get_logger(__name__)
 _AT_ONCE = 500
+_STRETCH = 10_000
+_STRETCHES_MAX = 10
+_BEGIN = "00000000-0000-0000-0000-000000000000"
 _AWAITED = {
     OrderSagaState.RESERVING: "ReserveAsset",
     OrderSagaState.CONFIRMING: "ConfirmOrder",
@@ -35,14 +39,38 @@ _AWAITED = {
 """Which command an order's saga awaits the answer of."""
 
 
-def resend_overdue(database: Database, settings: Settings) -> int:
+@dataclass(slots=True)
+class Walk:
+    """How far the search for overdue sagas has come. Most live ones rest on the book: with a million of them one search is not the
+    work of one sweep."""
+
+    after: str = _BEGIN
+
+
+def resend_overdue(database: Database, settings: Settings, walk: Walk | None = None) -> int:
     """Send the commands of overdue sagas again; how many. One that was resent often enough becomes NEEDS_HUMAN, but a release is
-    repeated for ever, because money hangs on it."""
-    return database.run(lambda unit: _resend_overdue(unit, settings))
+    repeated for ever, because money hangs on it.
+
+    Args:
+        walk: where the last call ended, and then where this one did. Without it the search begins anew.
+    """
+    walk = walk or Walk()
+    resent = 0
+    for _ in range(_STRETCHES_MAX):
+        with database.read() as connection:
+            until = repository.end_of_live_sagas(connection, walk.after, _STRETCH)
+        after = walk.after
+        resent += database.run(lambda unit: _resend_overdue(unit, settings, after, until))  # noqa: B023 - run at once
+        walk.after = until or _BEGIN
+        if until is None:
+            break
+    return resent
 
 
-def _resend_overdue(unit: UnitOfWork, settings: Settings) -> int:
-    rows = repository.overdue_sagas(unit.connection, answer_seconds=settings.saga_answer_seconds, limit=_AT_ONCE)
+def _resend_overdue(unit: UnitOfWork, settings: Settings, after: str, until: str | None) -> int:
+    rows = repository.overdue_sagas(
+        unit.connection, after=after, until=until, answer_seconds=settings.saga_answer_seconds, limit=_AT_ONCE
+    )
     if not rows:
         return 0
     fault("deadlines.found")

@@ -43,7 +43,7 @@ class Committer:
         return sorted(item for batch in self.batches for item in batch)
 
 
-def run(committer: Committer, work: Callable[[Group], Coroutine[Any, Any, None]], **limits: int) -> None:
+def run(committer: Committer, work: Callable[[Group], Coroutine[Any, Any, None]], **limits: float) -> None:
     async def main() -> None:
         group: Group = GroupCommit(committer, **limits)
         try:
@@ -81,9 +81,34 @@ def test_those_who_arrive_meanwhile_are_stored_together_in_order() -> None:
         assert await asyncio.gather(*tasks) == [f"stored {number}" for number in range(20)]
 
     run(committer, work)
-    assert sorted(map(len, committer.batches)) == [1, 1, 18]
-    assert committer.running_max == 2
-    assert list(range(2, 20)) in committer.batches
+    assert committer.batches == [[0], list(range(1, 20))]
+    assert committer.running_max == 1
+
+
+def test_after_company_the_next_one_is_waited_for_to_fill() -> None:
+    committer = Committer()
+
+    async def work(group: Group) -> None:
+        first = [asyncio.create_task(group.submit(number)) for number in range(3)]
+        await asyncio.gather(*first)
+        later = []
+        for number in range(3, 6):
+            later.append(asyncio.create_task(group.submit(number)))
+            await asyncio.sleep(0)
+        await asyncio.gather(*later)
+
+    run(committer, work, linger_seconds=0.05)
+    assert committer.batches == [[0], [1, 2], [3, 4, 5]]
+
+
+def test_a_full_batch_is_not_waited_with() -> None:
+    committer = Committer()
+
+    async def work(group: Group) -> None:
+        await asyncio.gather(*[group.submit(number) for number in range(9)])
+
+    run(committer, work, linger_seconds=60, batch_max=4)
+    assert [len(batch) for batch in committer.batches] == [1, 4, 4]
 
 
 def test_a_batch_has_a_bound() -> None:
@@ -96,7 +121,7 @@ def test_a_batch_has_a_bound() -> None:
         committer.gate.set()
         await asyncio.gather(*tasks)
 
-    run(committer, work, flushes_max=1, batch_max=5)
+    run(committer, work, batch_max=5)
     assert [len(batch) for batch in committer.batches] == [1, 5, 5, 1]
 
 
@@ -112,7 +137,7 @@ def test_full_queue_refuses_and_forgets() -> None:
         committer.gate.set()
         await asyncio.gather(*tasks)
 
-    run(committer, work, flushes_max=1, waiting_max=2)
+    run(committer, work, waiting_max=2)
     assert committer.stored == [0, 1, 2]
 
 
@@ -130,7 +155,7 @@ def test_who_goes_away_is_stored_all_the_same() -> None:
         answers = await asyncio.gather(*tasks, return_exceptions=True)
         assert [answer for answer in answers if isinstance(answer, str)] == ["stored 1", "stored 3"]
 
-    run(committer, work, flushes_max=1)
+    run(committer, work)
     assert committer.stored == [0, 1, 2, 3]
 
 
