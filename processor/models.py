@@ -34,8 +34,8 @@ saga_instances = sa.Table(
     sa.Column("saga_id", UUID, primary_key=True),
     sa.Column("saga_type", sa.Text, nullable=False),
     sa.Column("aggregate_id", sa.Text, nullable=False),
-    sa.Column("current_state", sa.Text, nullable=False),
-    # What it remembers of the message that began it (sagas/opening.py).
+    # What it remembers of the message that began it (sagas/opening.py). Before all that changes: the log of an update leaves out
+    # the beginning of the row that is as it was.
     sa.Column("payload", postgresql.JSONB, nullable=False),
     # Where a NEEDS_HUMAN saga goes on when a person says so.
     sa.Column("resume_state", sa.Text),
@@ -53,6 +53,7 @@ saga_instances = sa.Table(
     sa.Column("deadline_at", TIMESTAMP),
     created_at(),
     updated_at(),
+    sa.Column("current_state", sa.Text, nullable=False),
     sa.CheckConstraint(one_of("saga_type", SagaType), name="saga_type"),
     sa.CheckConstraint("aggregate_id = saga_id::text", name="aggregate_id"),
     sa.CheckConstraint(

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -10,6 +10,8 @@ from shared.contracts.message import SYSTEM_ACTOR, Actor, Message
 from shared.contracts.orders import OrderCreated, OrderSide
 from shared.ids import ROOT_ORGANIZATION_ID
 from shared.money import ZERO
+
+T = TypeVar("T")
 
 
 class OrderTerms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -49,10 +51,15 @@ def opening_of(message: Message[Any]) -> Opening:
         event_id=message.event_id,
         correlation_id=message.correlation_id,
         customer_id=message.customer_id,
-        organization_id=message.organization_id,
+        organization_id=_or_default(message.organization_id, ROOT_ORGANIZATION_ID),
         actor=message.actor,
         payload=_terms(message.payload) if isinstance(message.payload, OrderCreated) else None,
     )
+
+
+def _or_default(value: T, default: T) -> T:
+    # A value is left out when it is the default itself; one that only equals it would be written.
+    return default if value == default else value
 
 
 def _terms(order: OrderCreated) -> OrderTerms:
@@ -65,7 +72,7 @@ def _terms(order: OrderCreated) -> OrderTerms:
         tier=order.tier,
         tier_priority=order.tier_priority,
         beneficial_owner_id=order.beneficial_owner_id,
-        fee_rate=order.fee_rate,
-        fee_minimum=order.fee_minimum,
+        fee_rate=_or_default(order.fee_rate, ZERO),
+        fee_minimum=_or_default(order.fee_minimum, ZERO),
         expires_at=order.expires_at,
     )

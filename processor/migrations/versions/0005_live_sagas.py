@@ -1,5 +1,8 @@
-"""Sagas are found by whether they have ended, which changes once, instead of whether they await an answer, which changes at nearly
-every step: so their updates stay on the page."""
+"""Less to write at each step of a saga.
+
+Sagas are found by whether they have ended, which changes once, instead of whether they await an answer, which changes at nearly
+every step: so their updates stay on the page. And all that changes stands behind the payload.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,6 +14,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    _current_state_to_the_end()
     op.add_column(
         "saga_instances",
         sa.Column(
@@ -28,3 +32,20 @@ def upgrade() -> None:
         "idx_saga_instances_live", "saga_instances", ["saga_id"], unique=False, postgresql_where=sa.text("live")
     )
     op.execute("ALTER TABLE saga_instances SET (fillfactor = 50)")
+
+
+def _current_state_to_the_end() -> None:
+    op.drop_constraint(op.f("ck_saga_instances_current_state"), "saga_instances", type_="check")
+    op.alter_column("saga_instances", "current_state", new_column_name="former_state")
+    op.add_column("saga_instances", sa.Column("current_state", sa.Text(), nullable=True))
+    op.execute("UPDATE saga_instances SET current_state = former_state")
+    op.drop_column("saga_instances", "former_state")
+    op.alter_column("saga_instances", "current_state", nullable=False)
+    op.create_check_constraint(
+        op.f("ck_saga_instances_current_state"),
+        "saga_instances",
+        "CASE saga_type WHEN 'ORDER' THEN current_state IN ('RESERVING', 'CONFIRMING', 'REJECTING', "
+        "'RESTING', 'CLOSING', 'LAPSING', 'RELEASING', 'CANCELING', 'EXPIRING', 'FINISHING', 'COMPLETED', "
+        "'CANCELED', 'EXPIRED', 'REJECTED', 'NEEDS_HUMAN') ELSE current_state IN ('SETTLING', "
+        "'SETTLED', 'BUSTED', 'NEEDS_HUMAN') END",
+    )

@@ -26,7 +26,8 @@ CATALOG = {
                pg_get_expr(d.adbin, d.adrelid)
           FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
           LEFT JOIN pg_attrdef AS d ON (d.adrelid, d.adnum) = (a.attrelid, a.attnum)
-         WHERE c.relkind = 'r' AND a.attnum > 0 AND c.relnamespace = 'public'::regnamespace""",
+         WHERE c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+           AND c.relnamespace = 'public'::regnamespace""",
     "constraints": """
         SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
          WHERE connamespace = 'public'::regnamespace""",
