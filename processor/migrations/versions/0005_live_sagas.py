@@ -7,8 +7,8 @@ every step: so their updates stay on the page. And all that changes stands behin
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 
@@ -27,6 +27,19 @@ def upgrade() -> None:
             nullable=True,
         ),
     )
+    op.add_column(
+        "saga_instances",
+        sa.Column(
+            "needs_human", sa.Boolean(), sa.Computed("current_state = 'NEEDS_HUMAN'", persisted=True), nullable=True
+        ),
+    )
+    op.create_index(
+        "idx_saga_instances_needs_human",
+        "saga_instances",
+        ["saga_id"],
+        unique=False,
+        postgresql_where=sa.text("needs_human"),
+    )
     op.drop_index("idx_saga_instances_awaiting", table_name="saga_instances")
     op.create_index(
         "idx_saga_instances_live", "saga_instances", ["saga_id"], unique=False, postgresql_where=sa.text("live")
@@ -35,6 +48,9 @@ def upgrade() -> None:
 
 
 def _current_state_to_the_end() -> None:
+    # What is computed from it goes with it, and comes back.
+    op.drop_index("idx_saga_instances_needs_human", table_name="saga_instances")
+    op.drop_column("saga_instances", "needs_human")
     op.drop_constraint(op.f("ck_saga_instances_current_state"), "saga_instances", type_="check")
     op.alter_column("saga_instances", "current_state", new_column_name="former_state")
     op.add_column("saga_instances", sa.Column("current_state", sa.Text(), nullable=True))
