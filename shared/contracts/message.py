@@ -132,8 +132,10 @@ def _typed(raw: Message[msgspec.Raw]) -> Message[Any]:
     known = _CONTRACTS.get(raw.type)
     if known is None or known.version != raw.version:
         raise UnknownContract(f"{raw.type} version {raw.version}")
-    payload = _DECODERS[raw.type].decode(raw.payload)
-    return msgspec.structs.replace(raw, payload=payload)
+    message: Message[Any] = raw
+    # Frozen for everybody else: this one was made two lines ago, and a copy of every message of a batch is felt.
+    msgspec.structs.force_setattr(message, "payload", _DECODERS[raw.type].decode(raw.payload))
+    return message
 
 
 def partition_of(key: str) -> int:

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -230,6 +231,12 @@ def test_names_tell_where_to_go(service: str) -> None:
     """The same job has the same file name in every service; what is a service's own is listed here."""
     names = {path.stem for path in (ROOT / service).iterdir() if path.name != "__pycache__"}
     assert names - LAYOUT - OWN_ROOMS[service] == set()
+
+
+def test_each_test_file_has_a_name_of_its_own() -> None:
+    """Two of one name are one module to pytest, and the second is an error as soon as both are collected."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 @pytest.mark.parametrize("service", SERVICES)
