@@ -1,6 +1,6 @@
 """The public port of a run with one API process per service: each path goes to the service that owns it.
 
-It changes nothing but `X-Forwarded-For`; limits, identity and errors are the services' own. What concerns the whole, such as
+It changes nothing but `X-Forwarded-*`; limits, identity and errors are the services' own. What concerns the whole, such as
 `/health/ready` and `/openapi.json`, it puts together from their answers.
 """
 
@@ -21,9 +21,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from starlette.types import Receive, Scope, Send
 
-from shared.errors import ServiceUnavailable
+from shared.errors import BadRequest, BrokageError, ServiceUnavailable
+from shared.http.answer_headers import secured
 from shared.http.docs import CONTENT_SECURITY_POLICY, render_docs
+from shared.http.edge import check_form
 from shared.http.problems import render
+from shared.http.proxies import TrustedProxies
 from shared.ids import new_id
 
 CUSTOMERS, ORDERS, ASSETS = "customer_service", "order_service", "asset_service"
@@ -156,19 +159,30 @@ class Upstream:
 class Gateway:
     """The ASGI application."""
 
-    def __init__(self, upstreams: Mapping[str, Upstream]) -> None:
+    def __init__(self, upstreams: Mapping[str, Upstream], proxies: TrustedProxies | None = None) -> None:
+        """`proxies`: those in front of it, whose `X-Forwarded-*` it believes."""
         self._upstreams = dict(upstreams)
+        self._proxies = proxies or TrustedProxies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
+            return
+        try:
+            check_form(scope)
+            request = _request(scope, self._proxies)
+        except BrokageError as error:
+            await _refuse(send, error)
+            return
+        except h11.ProtocolError:
+            await _refuse(send, BadRequest("This is not a valid HTTP request."))
             return
         own = self._own(scope["path"]) if scope["method"] in ("GET", "HEAD") else None
         if own is not None:
             await _answer(send, *await own)
             return
         upstream = self._upstreams.get(owner(scope["path"])) or self._upstreams[CUSTOMERS]
-        await _forward(upstream, scope, receive, send)
+        await _forward(upstream, request, receive, send)
 
     # -- what concerns the whole ---------------------------------------------------------------------------------------
 
@@ -231,7 +245,7 @@ class Gateway:
 
     async def _problem(self, path: str) -> tuple[int, Headers, bytes]:
         """A page of whichever service knows the problem."""
-        status, body = 503, b""
+        status, _, body = render(ServiceUnavailable("No service answers."), correlation_id=new_id())
         for upstream in self._upstreams.values():
             with contextlib.suppress(*_BROKEN):
                 status, body = await upstream.get(path)
@@ -276,9 +290,14 @@ def _json(status: int, content: Any) -> tuple[int, Headers, bytes]:
 
 async def _answer(send: Send, status: int, headers: Headers, body: bytes) -> None:
     length = (b"content-length", str(len(body)).encode())
-    headers = [*headers, length, (b"x-content-type-options", b"nosniff")]
+    headers = secured([*headers, length])
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+async def _refuse(send: Send, error: BrokageError) -> None:
+    status, headers, body = render(error, correlation_id=new_id())
+    await _answer(send, status, [(name, value) for name, value in headers if name != b"content-length"], body)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
@@ -287,12 +306,12 @@ async def _lifespan(receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
-async def _forward(upstream: Upstream, scope: Scope, receive: Receive, send: Send) -> None:
+async def _forward(upstream: Upstream, request: h11.Request, receive: Receive, send: Send) -> None:
     """Pass the request on and the answer back, both as they come. A service that is away is 503 if nothing was answered yet."""
     started = asyncio.Event()
     try:
         async with upstream.connect() as wire:
-            await wire.write(_request(scope))
+            await wire.write(request)
             sending = asyncio.create_task(_send_body(wire, receive))
             try:
                 await _return_answer(wire, send, started)
@@ -301,19 +320,23 @@ async def _forward(upstream: Upstream, scope: Scope, receive: Receive, send: Sen
     except _BROKEN:
         if started.is_set():
             raise  # uvicorn cuts the connection, so that the caller sees that something is missing
-        error = ServiceUnavailable("The service does not answer.")
-        status, headers, body = render(error, correlation_id=new_id())
-        await _answer(send, status, [(name, value) for name, value in headers if name != b"content-length"], body)
+        await _refuse(send, ServiceUnavailable("The service does not answer."))
 
 
-def _request(scope: Scope) -> h11.Request:
+_FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-proto"})
+
+
+def _request(scope: Scope, proxies: TrustedProxies) -> h11.Request:
     target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
     # What the caller says of himself is not passed on: the services believe us.
-    headers = [header for header in _end_to_end(scope["headers"]) if header[0] != b"x-forwarded-for"]
+    headers = [header for header in _end_to_end(scope["headers"]) if header[0] not in _FORWARDED]
     if any(name == b"transfer-encoding" for name, _ in scope["headers"]):
         headers.append((b"transfer-encoding", b"chunked"))
     if scope.get("client"):
-        headers.append((b"x-forwarded-for", scope["client"][0].encode()))
+        peer = scope["client"][0]
+        headers.append((b"x-forwarded-for", proxies.caller(peer, scope["headers"]).encode("latin-1")))
+        if proxies.over_tls(peer, scope["headers"]):
+            headers.append((b"x-forwarded-proto", b"https"))
     return h11.Request(method=scope["method"], target=target, headers=headers)
 
 

@@ -18,17 +18,20 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import model_validator
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared.auth.key_set import configured_key_set
+from shared.auth.key_set import NoKeys, configured_key_set
 from shared.auth.oidc import IssuerTerms, OidcVerifier, issuer_key_set
 from shared.auth.principals import PrincipalDirectory
 from shared.auth.tokens import TokenVerifier
 from shared.errors import InvalidToken, MethodNotAllowed, NotFound
+from shared.http.cors import CorsPolicy
 from shared.http.docs import CONTENT_SECURITY_POLICY, render_docs
 from shared.http.edge import Edge
+from shared.http.hosts import AllowedHosts
 from shared.http.limits import RateLimiter
 from shared.http.matching import RouteTable
 from shared.http.openapi import build_document
 from shared.http.problems import problem_page
+from shared.http.proxies import TrustedProxies
 from shared.http.state import SCOPE_KEY, RequestState
 from shared.http.telemetry import TelemetryBuffer
 from shared.http.valkey import AsyncValkey
@@ -64,17 +67,30 @@ class ServiceApi:
 
 
 class EdgeSettings(ServiceSettings):
-    """Settings of an API process. `trusted_proxies`: comma-separated addresses whose `X-Forwarded-For` is believed.
+    """Settings of an API process. Lists are separated by commas.
+
+    `trusted_proxies`: addresses and networks whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    `allowed_hosts`: the names we may be called by; empty allows all. `cors_origins`: pages of which other origins may call.
 
     `oidc_issuer` replaces our own tokens by those of an external issuer for `oidc_audience`; its claim
     `oidc_customer_claim` names the customer by his `username` or `id`.
     """
 
     trusted_proxies: str = ""
+    allowed_hosts: str = ""
+    cors_origins: str = ""
     oidc_issuer: str | None = None
     oidc_audience: str | None = None
     oidc_customer_claim: str = "preferred_username"
     oidc_customer_by: Literal["username", "id"] = "username"
+
+    @model_validator(mode="after")
+    def _lists_are_readable(self) -> Self:
+        self.edge_lists()
+        return self
+
+    def edge_lists(self) -> tuple[TrustedProxies, AllowedHosts, CorsPolicy]:
+        return TrustedProxies(self.trusted_proxies), AllowedHosts(self.allowed_hosts), CorsPolicy(self.cors_origins)
 
     @model_validator(mode="after")
     def _issuer_is_whole(self) -> Self:
@@ -112,6 +128,7 @@ def create_app(apis: Sequence[ServiceApi], settings: EdgeSettings | None = None)
     table: list[RouteTable] = []
 
     def edge(app: ASGIApp) -> Edge:
+        proxies, hosts, cors = settings.edge_lists()
         return Edge(
             app,
             routes=table[0],
@@ -120,7 +137,9 @@ def create_app(apis: Sequence[ServiceApi], settings: EdgeSettings | None = None)
             limiter=lambda: process.limiter,
             telemetry=lambda: process.telemetry,
             exempt=EXEMPT,
-            trusted_proxies=frozenset(filter(None, map(str.strip, settings.trusted_proxies.split(",")))),
+            proxies=proxies,
+            hosts=hosts,
+            cors=cors,
         )
 
     app = Application(
@@ -186,6 +205,8 @@ def _verifier(settings: EdgeSettings) -> TokenVerifier:
             settings.oidc_issuer, settings.oidc_audience, settings.oidc_customer_claim, settings.oidc_customer_by
         )
         return OidcVerifier(terms, issuer_key_set(terms.issuer))
+    if not (settings.jwks_url or settings.key_dir):
+        raise NoKeys()
     return TokenVerifier(configured_key_set(settings.jwks_url, settings.key_dir))
 
 

@@ -1,6 +1,7 @@
 """Settings come from the environment (prefix `BROKAGE_`), once per process. A service adds its own in its `settings.py`."""
 
 from enum import StrEnum
+from typing import Any
 
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -16,7 +17,8 @@ class Profile(StrEnum):
 class ServiceSettings(BaseSettings):
     """What every service needs to know. Times are in seconds."""
 
-    model_config = SettingsConfigDict(env_prefix="BROKAGE_", extra="ignore", frozen=True)
+    # Values are secrets more often than not (addresses hold passwords): an error at the start names the setting only.
+    model_config = SettingsConfigDict(env_prefix="BROKAGE_", extra="ignore", frozen=True, hide_input_in_errors=True)
 
     profile: Profile = Profile.DEV
     redis_url: str = "redis://127.0.0.1:6379/0"
@@ -45,6 +47,10 @@ class ServiceSettings(BaseSettings):
     # How many events may wait for readers that move orders before new work is refused (shared/messaging/backlog.py).
     backlog_events_max: int = 50_000
     backlog_poll_seconds: float = 0.5
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        """Nothing: what is printed ends in a log."""
+        return []
 
     @property
     def queue_url(self) -> str:

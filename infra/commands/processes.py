@@ -66,12 +66,15 @@ def gateway(
     from infra.runtime.gate import pass_gate
     from infra.runtime.listening import take_over
     from infra.runtime.serving import run_server
+    from shared.http.proxies import TrustedProxies
 
     _configure_logging([], "gateway")
     stop = _stop_on_signals()
     services = dict(upstream.split("=", 1) for upstream in upstreams)
     if pass_gate(stop):
-        run_server(Gateway({name: Upstream(int(port)) for name, port in services.items()}), take_over(fd), stop)
+        ports = {name: Upstream(int(port)) for name, port in services.items()}
+        proxies = TrustedProxies(os.environ.get("BROKAGE_TRUSTED_PROXIES", ""))
+        run_server(Gateway(ports, proxies), take_over(fd), stop)
 
 
 def worker(services: Services) -> None:

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.error import URLError
@@ -15,14 +16,25 @@ from jwt import PyJWTError
 from jwt.algorithms import OKPAlgorithm
 
 from shared.auth.keys import load_public_keys
+from shared.breaker import CircuitBreaker, CircuitOpen
+from shared.errors import ServiceUnavailable
 
 REFRESH_SECONDS = 10.0
 """How old what is known may get before the source is asked again: within it a withdrawn key stops working."""
 _LOOK_SECONDS = 2.0
 _TIMEOUT_SECONDS = 2.0
 _BYTES_MAX = 256 * 1024
+_CIRCUIT_FAILURES_MAX = 3
+_CIRCUIT_OPEN_SECONDS = 10.0
 
 K = TypeVar("K")
+
+
+class NoKeys(Exception):
+    """Nothing says where the keys are that verify access tokens; every call would be refused."""
+
+    def __init__(self) -> None:
+        super().__init__("set BROKAGE_KEY_DIR, BROKAGE_JWKS_URL or BROKAGE_OIDC_ISSUER")
 
 
 class KeySet(Generic[K]):
@@ -34,6 +46,7 @@ class KeySet(Generic[K]):
         self._keys: Mapping[str, K] = {}
         self._next_look = 0.0
         self._stale_at = float("inf")
+        self._away = False
         self._lock = threading.Lock()
 
     def knows(self, kid: str) -> bool:
@@ -44,13 +57,19 @@ class KeySet(Generic[K]):
         return kid in self._keys
 
     def find(self, kid: str) -> K | None:
-        """The key, after at most one look at the source in 2 s: made-up ids must not become work for it."""
+        """The key, after at most one look at the source in 2 s: made-up ids must not become work for it.
+
+        Raises:
+            ServiceUnavailable: it is not known, and the source, which may have it, is away.
+        """
         if self.knows(kid):
             return self._keys.get(kid)
         # Who comes while another one is looking waits for what he finds: a good token must not be refused in between.
         with self._lock:
             if kid not in self._keys and time.monotonic() >= self._next_look:
                 self._refresh()
+            if kid not in self._keys and self._away:
+                raise ServiceUnavailable("The keys of the issuer of tokens cannot be had at the moment.")
             return self._keys.get(kid)
 
     def _look(self) -> None:
@@ -63,9 +82,12 @@ class KeySet(Generic[K]):
         self._stale_at = now + self._refresh_seconds
         try:
             found = self._fetch()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, PyJWTError):
-            # What is known stays; what is not is refused until the source answers again.
+        except (OSError, CircuitOpen):
+            self._away = True
             return
+        except (ValueError, KeyError, TypeError, AttributeError, PyJWTError):
+            found = {}  # it answers, but with nothing that can be used
+        self._away = False
         if found:
             self._keys = dict(found)
 
@@ -86,7 +108,7 @@ def jwks_key_set(url: str) -> KeySet[Ed25519PublicKey]:
                     found[entry["kid"]] = key
         return found
 
-    return KeySet(fetch)
+    return KeySet(guarded("jwks", url, fetch))
 
 
 def configured_key_set(jwks_url: str | None, key_dir: str | None) -> KeySet[Ed25519PublicKey]:
@@ -94,6 +116,23 @@ def configured_key_set(jwks_url: str | None, key_dir: str | None) -> KeySet[Ed25
     if jwks_url:
         return jwks_key_set(jwks_url)
     return directory_key_set(Path(key_dir)) if key_dir else KeySet(dict)
+
+
+def guarded(name: str, address: str, fetch: Callable[[], Mapping[str, K]]) -> Callable[[], Mapping[str, K]]:
+    """`fetch` behind the circuit breaker `name` of that address, one in the process whoever asks there."""
+
+    def through() -> Mapping[str, K]:
+        with _circuit(name, address).call():
+            return fetch()
+
+    return through
+
+
+@cache
+def _circuit(name: str, address: str) -> CircuitBreaker:
+    return CircuitBreaker(
+        name, failures=(OSError,), failures_max=_CIRCUIT_FAILURES_MAX, open_seconds=_CIRCUIT_OPEN_SECONDS
+    )
 
 
 class _NoRedirects(HTTPRedirectHandler):

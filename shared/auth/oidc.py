@@ -13,7 +13,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from shared.auth.key_set import KeySet, fetch_json
+from shared.auth.key_set import KeySet, fetch_json, guarded
 from shared.auth.tokens import LEEWAY_SECONDS, AccessToken, TokenVerifier, customer_id_of, hash_of
 from shared.errors import InvalidToken
 
@@ -46,7 +46,7 @@ class IssuerKey:
 
 
 def issuer_key_set(issuer: str) -> KeySet[IssuerKey]:
-    return KeySet(lambda: fetch_keys(issuer), refresh_seconds=REFRESH_SECONDS)
+    return KeySet(guarded("oidc", issuer, lambda: fetch_keys(issuer)), refresh_seconds=REFRESH_SECONDS)
 
 
 def fetch_keys(issuer: str) -> dict[str, IssuerKey]:

@@ -31,9 +31,13 @@ from shared.errors import (
     ServiceUnavailable,
     UriTooLong,
 )
+from shared.http.answer_headers import Headers, secured
+from shared.http.cors import CorsPolicy
+from shared.http.hosts import AllowedHosts
 from shared.http.limits import ANONYMOUS_PER_MINUTE, RateLimiter, Verdict, address_key, allowance_of
 from shared.http.matching import RouteTable
 from shared.http.problems import render, translate
+from shared.http.proxies import TrustedProxies
 from shared.http.state import SCOPE_KEY, Matched, RequestState
 from shared.http.telemetry import RequestRecord, TelemetryBuffer, kept_headers
 from shared.ids import new_id
@@ -48,16 +52,6 @@ DRAINED_BYTES_MAX = 16 * 1024 * 1024
 _CORRELATION = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _READS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-_SECURITY = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-]
-_DEFAULTS = [
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-]
 ANONYMOUS_TIER = "ANONYMOUS"
 
 requests_total = Counter("brokage_http_requests_total", "Requests answered", ["method", "route", "status"])
@@ -77,7 +71,9 @@ class Edge:
 
     Args:
         exempt: paths that are not counted against any limit (health, metrics).
-        trusted_proxies: addresses whose `X-Forwarded-For` is believed.
+        proxies: whose `X-Forwarded-*` is believed.
+        hosts: under which names we may be called.
+        cors: pages of which other origins may call.
     """
 
     def __init__(
@@ -90,7 +86,9 @@ class Edge:
         limiter: Callable[[], RateLimiter],
         telemetry: Callable[[], TelemetryBuffer],
         exempt: frozenset[str],
-        trusted_proxies: frozenset[str] = frozenset(),
+        proxies: TrustedProxies,
+        hosts: AllowedHosts,
+        cors: CorsPolicy,
     ) -> None:
         self._app = app
         self._routes = routes
@@ -99,7 +97,9 @@ class Edge:
         self._limiter = limiter
         self._telemetry = telemetry
         self._exempt = exempt
-        self._trusted_proxies = trusted_proxies
+        self._proxies = proxies
+        self._hosts = hosts
+        self._cors = cors
         self._observers: dict[tuple[str, str], Any] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,7 +116,9 @@ class Edge:
         scope[SCOPE_KEY] = state
         # The server runs each request in a context of its own, so this ends with it.
         structlog.contextvars.bind_contextvars(correlation_id=state.correlation_id)
-        answer = _Answer(send, state)
+        peer = _peer(scope)
+        https = scope["scheme"] == "https" or self._proxies.over_tls(peer, scope["headers"])
+        answer = _Answer(send, state, self._cors.headers(scope["headers"]), https=https)
         try:
             await self._serve(scope, _Body(receive, scope["headers"]), answer, state)
         except Exception as error:  # noqa: BLE001 - the last resort of every request: a bug becomes 500, never a torn connection
@@ -132,12 +134,18 @@ class Edge:
         return RequestState(
             correlation_id=correlation.decode() if valid and correlation else new_id(),
             traceparent=_next_span(_single(headers, b"traceparent")),
-            address=self._address(scope),
+            address=address_key(self._proxies.caller(_peer(scope), headers)),
             matched=matched,
         )
 
     async def _serve(self, scope: Scope, body: "_Body", answer: "_Answer", state: RequestState) -> None:
-        _check_form(scope)
+        check_form(scope)
+        self._check_host(scope, state.matched)
+        permitted = self._cors.preflight(scope["method"], scope["headers"], state.matched.allowed)
+        if permitted is not None:
+            await answer({"type": "http.response.start", "status": 204, "headers": permitted})
+            await answer({"type": "http.response.body", "body": b""})
+            return
         if state.matched.template not in self._exempt:
             token = await self._identify(scope, state)
             await self._take_token(scope, state, token)
@@ -242,16 +250,16 @@ class Edge:
             )
         )
 
-    def _address(self, scope: Scope) -> str:
-        """The caller's address; what a proxy says of it only if the proxy is on the list."""
-        peer = scope["client"][0] if scope.get("client") else "unknown"
-        if peer not in self._trusted_proxies:
-            return address_key(peer)
-        forwarded = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
-        for hop in reversed(forwarded.decode("latin-1").split(",")):
-            if hop.strip() and hop.strip() not in self._trusted_proxies:
-                return address_key(hop.strip())
-        return address_key(peer)
+    def _check_host(self, scope: Scope, matched: Matched) -> None:
+        """Paths of the process itself answer under any name: probes and the gateway know only an address."""
+        host = next(value for name, value in scope["headers"] if name == b"host")
+        own = matched.route is not None and matched.service is None
+        if not self._hosts.well_formed(host) or not (own or self._hosts.allows(host)):
+            raise BadRequest("The Host header does not name this server.", headers=_CLOSE)
+
+
+def _peer(scope: Scope) -> str:
+    return str(scope["client"][0]) if scope.get("client") else "unknown"
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -260,18 +268,18 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 class _Answer:
     """`send`, which adds the headers every answer has and remembers the status."""
 
-    def __init__(self, send: Send, state: RequestState) -> None:
+    def __init__(self, send: Send, state: RequestState, cors: Headers, *, https: bool) -> None:
         self._send = send
         self._state = state
+        self._cors = cors
+        self._https = https
         self.status = 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = list(message.get("headers", ()))
-            present = {name for name, _ in headers}
-            headers += [entry for entry in _DEFAULTS if entry[0] not in present]
-            headers += _SECURITY
+            headers = secured(message.get("headers", ()), https=self._https)
+            headers += self._cors
             headers.append((b"x-correlation-id", self._state.correlation_id.encode()))
             headers.append((b"traceparent", self._state.traceparent.encode()))
             headers += self._state.rate_headers or unjudged_headers()
@@ -305,7 +313,12 @@ class _Body:
             self._received += len(message.get("body", b""))
 
 
-def _check_form(scope: Scope) -> None:
+def check_form(scope: Scope) -> None:
+    """What every server and proxy would read alike; also for the gateway.
+
+    Raises:
+        UriTooLong, HeadersTooLarge, BadRequest: otherwise.
+    """
     headers = scope["headers"]
     if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > URI_BYTES_MAX:
         raise UriTooLong()

@@ -94,7 +94,8 @@ Timestamp = Annotated[
 CustomerId = Annotated[int, StrictType(), Field(ge=1, le=BIGINT_MAX)]
 """A customer in a body: a JSON number."""
 
-CustomerIdText = Annotated[int, BeforeValidator(_parse_integer), Field(ge=1, le=BIGINT_MAX)]
+# The bounds stand before the reader of text: after it they would be in the document under names no JSON Schema has.
+CustomerIdText = Annotated[int, Field(ge=1, le=BIGINT_MAX), BeforeValidator(_parse_integer)]
 """A customer in a path or query."""
 
 VisibleId = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,64}$")]
@@ -109,7 +110,7 @@ def text_field(max_length: int, min_length: int = 1) -> Any:
     return (BeforeValidator(_printable), StringConstraints(min_length=min_length, max_length=max_length))
 
 
-Limit = Annotated[int, BeforeValidator(_parse_integer), Field(ge=1, le=200)]
+Limit = Annotated[int, Field(ge=1, le=200), BeforeValidator(_parse_integer)]
 CursorText = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 
 UuidText = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")]

@@ -1,5 +1,5 @@
-"""uvicorn's httptools protocol with what it leaves out: bounded and timely headers, and problem+json for what is not
-HTTP.
+"""uvicorn's httptools protocol with what it leaves out: bounded and timely requests, readers who read, and problem+json
+for what is not HTTP.
 
 Give it to uvicorn as `http="shared.http.protocol:StrictProtocol"`.
 """
@@ -11,6 +11,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared.errors import BadRequest, BrokageError, HeadersTooLarge
+from shared.http.answer_headers import secured
 from shared.http.edge import unjudged_headers
 from shared.http.problems import render
 from shared.ids import new_id
@@ -18,29 +19,35 @@ from shared.ids import new_id
 HEAD_BYTES_MAX = 64 * 1024
 """What is read of one request before its headers end. The edge's own limits are narrower and answer more precisely."""
 HEAD_SECONDS_MAX = 10.0
+BODY_SECONDS_MAX = 15.0
+"""For a body, read or not. The route gives it ten seconds and answers 408; this ends what goes on dripping after an answer."""
+STALLED_SECONDS_MAX = 30.0
+"""How long a caller may read nothing of an answer that is ready for him."""
 
 
 class StrictProtocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection. At any moment at most one part of a request is awaited, its head or its body."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head_bytes = 0
         self._in_head = True
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._part_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._await_head()
+        self._await_part(HEAD_SECONDS_MAX)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
+        self._stop_part_timer()
+        self._stop_stall_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:
-            if self._head_timer is None:
-                self._await_head()
+            if self._part_timer is None:
+                self._await_part(HEAD_SECONDS_MAX)
             self._head_bytes += len(data)
         super().data_received(data)
         if self._in_head and self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
@@ -53,34 +60,56 @@ class StrictProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._head_bytes = 0
-        self._stop_timer()
+        self._await_part(BODY_SECONDS_MAX)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        self._stop_part_timer()
         self._in_head = True
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stop_stall_timer()
+        self._stall_timer = self.loop.call_later(STALLED_SECONDS_MAX, self._abort)
+
+    def resume_writing(self) -> None:
+        self._stop_stall_timer()
+        super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(BadRequest("This is not a valid HTTP request."))
 
-    def _await_head(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_SECONDS_MAX, self._give_up)
+    def _await_part(self, seconds: float) -> None:
+        self._stop_part_timer()
+        self._part_timer = self.loop.call_later(seconds, self._give_up)
 
     def _give_up(self) -> None:
         # Silent: whoever sends a header a minute does not wait for an answer.
-        self._head_timer = None
+        self._part_timer = None
         if self.transport is not None and not self.transport.is_closing():
             self.transport.close()
 
-    def _stop_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def _abort(self) -> None:
+        # Not closed: that would wait for what is not read to be read.
+        self._stall_timer = None
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _stop_part_timer(self) -> None:
+        if self._part_timer is not None:
+            self._part_timer.cancel()
+            self._part_timer = None
+
+    def _stop_stall_timer(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
 
     def _refuse(self, error: BrokageError) -> None:
         status, headers, body = render(error, correlation_id=new_id())
         lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode())]
-        headers += [(b"connection", b"close"), (b"x-content-type-options", b"nosniff"), *unjudged_headers()]
-        lines += [name + b": " + value for name, value in headers]
+        headers += [(b"connection", b"close"), *unjudged_headers()]
+        lines += [name + b": " + value for name, value in secured(headers)]
         self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + body)
         self.transport.close()

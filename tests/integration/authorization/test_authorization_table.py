@@ -11,7 +11,7 @@ import pytest
 
 from shared.auth.permissions import API_SCOPES, PERMISSIONS, PUBLIC, ApiScope, Role, Scope
 from shared.ids import new_id
-from tests.integration.authorization.conftest import ORDER, World
+from tests.integration.world import ORDER, World
 
 CALLERS: tuple[str | None, ...] = (None, *(role.value.lower() for role in Role))
 OWN, ASSIGNED, FOREIGN = "own", "assigned", "foreign"

@@ -8,7 +8,7 @@ import redis
 
 from shared.auth.broker_customers import CHANGING_SECONDS, BrokerCustomers
 from shared.http.valkey import Valkey
-from tests.integration.authorization.conftest import World
+from tests.integration.world import World
 
 
 @pytest.fixture

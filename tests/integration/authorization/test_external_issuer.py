@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from infra.services import SERVICES, load
 from shared.app import EdgeSettings, create_app
 from shared.auth import tokens
-from tests.integration.authorization.conftest import World
+from tests.integration.world import World
 
 
 class Issuer:
@@ -182,7 +182,8 @@ class TestTheIssuer:
         self, serve: Callable[..., TestClient], issuer: Issuer, world: World
     ) -> None:
         client = serve("http://127.0.0.1:1")
-        assert ask(client, issuer.token(claims=named(world, "customer"))).status_code == 401
+        answer = ask(client, issuer.token(claims=named(world, "customer")))
+        assert (answer.status_code, answer.json()["code"]) == (503, "service-unavailable")
         assert client.get("/health/live").status_code == 200
 
     def test_whose_discovery_names_another_is_not_believed(

@@ -16,7 +16,7 @@ from infra.services import load
 from shared.app import create_app
 from shared.auth import tokens
 from shared.ids import new_id
-from tests.integration.authorization.conftest import ORDER, World
+from tests.integration.world import ORDER, World
 
 AT_ONCE = 50
 

@@ -5,9 +5,12 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from shared.auth.key_set import KeySet
+from shared.auth.key_set import KeySet, guarded
+from shared.breaker import CircuitOpen
+from shared.errors import ServiceUnavailable
 
 
 class TestKeySet:
@@ -76,3 +79,38 @@ class TestKeySet:
         look_again()
         assert not keys.knows("old")
         assert keys.find("new") == 2
+
+    def test_who_has_a_key_that_an_absent_source_may_know_is_told_to_come_again(self) -> None:
+        """401 would sign everybody out because the issuer is away for a moment."""
+        source: dict[str, int] = {"new": 2}
+        away = True
+
+        def fetch() -> Mapping[str, int]:
+            if away:
+                raise OSError
+            return source
+
+        keys = KeySet(fetch)
+        with pytest.raises(ServiceUnavailable):
+            keys.find("new")
+        away = False
+        keys._next_look = 0.0
+        assert keys.find("new") == 2
+        assert keys.find("made-up") is None
+
+    def test_a_source_that_fails_is_left_alone_for_a_while(self) -> None:
+        looks: list[int] = []
+
+        def fetch() -> Mapping[str, int]:
+            looks.append(1)
+            raise OSError
+
+        through = guarded("jwks", "test://fails", fetch)
+        outcomes: list[type[Exception]] = []
+        for _ in range(5):
+            with pytest.raises((OSError, CircuitOpen)) as failure:
+                through()
+            outcomes.append(failure.type)
+        assert outcomes == [OSError] * 3 + [CircuitOpen] * 2
+        assert len(looks) == 3
+        assert guarded("jwks", "test://works", lambda: {"kid": 1})() == {"kid": 1}
