@@ -2,10 +2,9 @@
 
 A reader that is older than a source lacks batches that the source calls acknowledged: they go again, as long as the outbox still
 has them (24 hours). A reader that is newer has receipts of batches that nobody has sent: they are forgotten, for their ids never
-come again. Orders that order_service does not know leave the book, and their reservations and sagas end; a cancel that it has
-forgotten, it is told of. Ids of customers whom
-customer_service does not know are never given to somebody else. What has moved money cannot be undone here: it is named for a
-person.
+come again. What only the audit trail still has, customers are told from there. Orders that order_service does not know leave the
+book, and their reservations and sagas end; a cancel that it has forgotten, it is told of. Ids of customers whom customer_service
+does not know are never given to somebody else. What has moved money cannot be undone here: it is named for a person.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from infra.backup import retelling
 from infra.reconcile.check import Examined
 from infra.reconcile.messages import differences
 from infra.reconcile.stores import MONGO, POSTGRES, Stores
@@ -33,10 +33,12 @@ _OPENING = frozenset({"OrderCreated", "OrderCancelRequested"})
 
 @dataclass(slots=True)
 class Findings:
-    """`unprocessed` and `unsent`: (reader, id). `unknown_orders`: customer by order. `for_a_person`: in words."""
+    """`unprocessed` and `unsent`: (reader, id). `untold`: ids of events. `unknown_orders`: customer by order. `for_a_person`: in
+    words."""
 
     unprocessed: list[tuple[str, str]] = field(default_factory=list)
     unsent: list[tuple[str, str]] = field(default_factory=list)
+    untold: list[str] = field(default_factory=list)
     unknown_orders: dict[str, int] = field(default_factory=dict)
     forgotten_cancels: list[str] = field(default_factory=list)
     unknown_customers: list[int] = field(default_factory=list)
@@ -44,8 +46,8 @@ class Findings:
 
     @property
     def count(self) -> int:
-        found = (self.unprocessed, self.unsent, self.unknown_orders, self.forgotten_cancels, self.unknown_customers)
-        return sum(map(len, found))
+        messages = len(self.unprocessed) + len(self.unsent) + len(self.untold)
+        return messages + len(self.unknown_orders) + len(self.forgotten_cancels) + len(self.unknown_customers)
 
 
 def find(stores: Stores) -> Findings:
@@ -56,10 +58,12 @@ def find(stores: Stores) -> Findings:
             found.unprocessed.append((difference.reader, difference.id))
         elif difference.what == "sent by nobody":
             found.unsent.append((difference.reader, difference.id))
+    found.untold = list(retelling.find(stores))
     found.unknown_orders = _unknown_orders(stores)
     found.forgotten_cancels = list(_forgotten_cancels(stores))
     found.unknown_customers = _unknown_customers(stores)
     found.for_a_person = list(_trades_of_unknown_orders(stores))
+    found.for_a_person += [f"customer {id} is not known to customer_service" for id in found.unknown_customers]
     return found
 
 
@@ -170,7 +174,6 @@ def heal(stores: Stores, found: Findings) -> list[str]:
     left = list(found.for_a_person)
     if found.unknown_customers:
         stores.database("customer_service").run(lambda uow: _keep_ids(uow, found.unknown_customers[-1]))
-        left += [f"customer {id} is not known to customer_service" for id in found.unknown_customers]
     canceling = importlib.import_module("order_service.service.canceling")
     for order_id in found.forgotten_cancels:
         stores.database("order_service").run(lambda uow, order_id=order_id: canceling.cancel_order(uow, order_id))  # type: ignore[misc]
@@ -179,6 +182,7 @@ def heal(stores: Stores, found: Findings) -> list[str]:
     left += _end_unknown_orders(stores, found)
     if found.count:
         _republish(stores)
+    retelling.say_again(stores, found.untold)
     return left
 
 

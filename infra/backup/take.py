@@ -35,6 +35,7 @@ SYSTEM_FOLDERS = ("keys",)
 _GZIP_LEVEL = 1
 _SEGMENTS_PER_FILE_ID = 256
 _SEGMENT_BYTES = 16 * 1024 * 1024
+_ARCHIVED_SECONDS_MAX = 60.0
 _BASE_BACKUP_SECONDS_MAX = 4 * 3600.0
 
 
@@ -76,7 +77,24 @@ def take_documents(source: Source, directory: Path) -> Manifest:
         with source.postgres.connect() as connection:
             connection.execute("SELECT pg_switch_wal()")
         counts = snapshot.write(directory / documents.FOLDER)
+        _wait_archived(source.postgres, cut)
     return _finish(directory, DOCUMENTS, cut, began, [], counts)
+
+
+def _wait_archived(postgres: PostgresServer, cut: Cut) -> None:
+    """Until the WAL up to the cut is in the archive: without it there would be nothing to restore."""
+    name = segment_name(cut.timeline, segment_number(cut.lsn, ends=True))
+    deadline = time.monotonic() + _ARCHIVED_SECONDS_MAX
+    with postgres.connect() as connection:
+        while connection.execute(_HAS_ARCHIVED, (name,)).fetchone() is None:
+            if time.monotonic() > deadline:
+                raise RuntimeFailure(
+                    f"the WAL of this cut does not reach the archive; is its disk full? {name} is missing"
+                )
+            time.sleep(0.05)
+
+
+_HAS_ARCHIVED = "SELECT 1 FROM pg_stat_archiver WHERE last_archived_wal >= %s"
 
 
 def _prepare(directory: Path) -> None:

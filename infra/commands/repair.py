@@ -53,6 +53,7 @@ def _counts(found: Findings) -> dict[str, int]:
     return {
         "unprocessed_batches": len(found.unprocessed),
         "unsent_receipts": len(found.unsent),
+        "untold_events": len(found.untold),
         "unknown_orders": len(found.unknown_orders),
         "forgotten_cancels": len(found.forgotten_cancels),
         "unknown_customers": len(found.unknown_customers),
@@ -63,6 +64,7 @@ def _say(found: Findings, left: list[str], *, dry_run: bool) -> None:
     counts = _counts(found)
     print(f"{counts['unprocessed_batches']:>8,}  acknowledged batches that their reader lacks: sent again")
     print(f"{counts['unsent_receipts']:>8,}  receipts of what nobody sent: forgotten")
+    print(f"{counts['untold_events']:>8,}  events that only the audit trail still has: their customers are told")
     print(f"{counts['unknown_orders']:>8,}  orders that order_service does not know: reservation released, saga ended")
     print(f"{counts['forgotten_cancels']:>8,}  cancels that order_service has forgotten: said again")
     print(f"{counts['unknown_customers']:>8,}  customers whom customer_service does not know: their ids stay theirs")

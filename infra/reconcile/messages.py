@@ -73,7 +73,7 @@ def differences(stores: Stores, examined: Examined) -> Iterator[Difference]:
             with _processed(stores, reader, since) as processed:
                 for chunk in chunks(_compare(sources, reader, processed, examined), _LOOK_UPS):
                     suspects = [each.id for each in chunk if each.what == "sent by nobody"]
-                    unknown = set(_sent_by_nobody(stores, reader, suspects))
+                    unknown = set(sent_by_nobody(stores, reader, suspects))
                     yield from (each for each in chunk if each.what != "sent by nobody" or each.id in unknown)
 
 
@@ -124,7 +124,7 @@ def _processed(stores: Stores, reader: str, since: datetime) -> Iterator[Iterato
             )
 
 
-def _sent_by_nobody(stores: Stores, reader: str, ids: Sequence[str]) -> list[str]:
+def sent_by_nobody(stores: Stores, reader: str, ids: Sequence[str]) -> list[str]:
     """Which of `ids` are neither batches for `reader`, nor events in one (of a batch that it took in parts)."""
     unknown = set(ids)
     for statement in (_BATCHES, _EVENTS):

@@ -87,7 +87,7 @@ def check(stores: Stores, examined: Examined) -> None:
     _until_at_rest(stores, examined, "auditor", partial(_unrecorded_steps, stores))
     for fact in FACTS:
         _until_at_rest(stores, examined, "auditor", partial(_unrecorded, stores, fact))
-    _until_at_rest(stores, examined, "notifier", partial(_untold, stores))
+    _until_at_rest(stores, examined, "notifier", partial(untold, stores))
 
 
 Suspects = Callable[[Sequence[str] | None, Examined | None], Iterable[Suspect]]
@@ -157,7 +157,12 @@ def _unrecorded(stores: Stores, fact: Fact, keys: Sequence[str] | None, examined
 # -- the trail, and what customers were told -----------------------------------------------------------------------------
 
 
-def _untold(stores: Stores, keys: Sequence[str] | None, examined: Examined | None) -> Iterator[Suspect]:
+NEVER = "0"
+"""The evidence against an event that its customer was not told of at all."""
+
+
+def untold(stores: Stores, keys: Sequence[str] | None = None, examined: Examined | None = None) -> Iterator[Suspect]:
+    """Events of which their customer was not told, or more than once; the key is the event's id."""
     kept = timedelta(seconds=NotifierSettings().notifications_kept_seconds * _WINDOW)
     query: dict[str, Any] = {
         "metadata.event_type": {"$in": [payload.__name__ for payload in TEMPLATES]},

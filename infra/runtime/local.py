@@ -33,7 +33,7 @@ from infra.services import ALL, choose
 PUBLIC = "api"
 READY_SECONDS = 120.0
 ENDINGS_AT_START_MAX = 3
-LOG_CHECK_SECONDS = 30.0
+LOOK_SECONDS_MAX = 30.0
 STOP_ORDER = (COMMAND, "api", "relay", "worker", "seed", "migrate")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -63,7 +63,9 @@ class LocalRun:
         self.environment: dict[str, str] = {}
         self.children: list[ManagedProcess] = []
         self._once: list[ManagedProcess] = []
-        self._backups = BackupTimer(BackupSettings.of(os.environ), self._make_backup_process)
+        backups = BackupSettings.of(os.environ)
+        self._backups = BackupTimer(backups, self._make_backup_process)
+        self._look_seconds = max(POLL_SECONDS, min(LOOK_SECONDS_MAX, backups.cut_seconds))
         self._sockets: dict[str, socket.socket] = {}
         self._supervisor = Supervisor(say, self._changed)
         self._writing = threading.Lock()
@@ -229,7 +231,7 @@ class LocalRun:
         return process
 
     def _watch(self) -> None:
-        while not self._stop.wait(LOG_CHECK_SECONDS):
+        while not self._stop.wait(self._look_seconds):
             with contextlib.suppress(OSError):
                 self.data.bound_logs()
                 self._backups.look()

@@ -1,6 +1,8 @@
 """A world over servers that run, those of the origin or of what was restored."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -33,6 +35,19 @@ def brought_up(directory: Path) -> Iterator[World]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BROKAGE_")}
     with EmbeddedServers(directory, environ=clean) as servers, opened(servers) as world:
         yield world
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """As a person runs it, with these settings only."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("BROKAGE_")}
+    return subprocess.run(
+        [sys.executable, "-m", "infra", *arguments],
+        env=clean | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def settle(world: World) -> None:

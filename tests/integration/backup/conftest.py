@@ -13,7 +13,8 @@ sys.path.append(str(Path(__file__).parents[1] / "reconcile"))  # the same life a
 from backup_world import opened
 from reconcile_world import World, live
 
-from infra.backup.take import Source
+from infra.backup.names import DAILY
+from infra.backup.take import Source, take_full
 from infra.migrate import migrate_all
 from infra.runtime.data_directory import DataDirectory
 from infra.servers import EmbeddedServers
@@ -43,10 +44,18 @@ def world(place: Path, repository: Path) -> Iterator[World]:
             yield world
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def source(world: World) -> Source:
     assert world.servers.postgres is not None
     return Source(world.servers.data, world.servers.postgres, world.environment["BROKAGE_MONGO_URL"])
+
+
+@pytest.fixture(scope="session")
+def full(source: Source, repository: Path) -> Path:
+    """The full backup with which restores begin."""
+    directory = repository / DAILY / "full"
+    take_full(source, directory)
+    return directory
 
 
 @pytest.fixture

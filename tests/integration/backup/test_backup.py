@@ -1,5 +1,6 @@
 """Backups of a system that goes on, and systems that come back from them."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from backup_world import broken, brought_up, settle
+from backup_world import broken, brought_up, command, settle
 from reconcile_world import World
 
 from infra.backup import repository as scheduled
@@ -22,7 +23,7 @@ from infra.backup.restore import restore
 from infra.backup.take import Source, take_documents, take_full
 from infra.backup.verify import check_files
 from infra.runtime.data_directory import DataDirectory
-from infra.runtime.failures import CannotStart, RuntimeFailure
+from infra.runtime.failures import CannotStart
 from shared.messaging.locks import RELAY_LOCK
 
 
@@ -52,11 +53,11 @@ def traffic(world: World) -> Iterator[list[str]]:
     world.pump.drain()
 
 
+@pytest.mark.usefixtures("full")
 class TestAMomentBetween:
     def test_a_database_goes_to_any_moment_and_the_documents_catch_up(
         self, world: World, source: Source, repository: Path, target: DataDirectory
     ) -> None:
-        take_full(source, repository / scheduled.DAILY / "first")
         customer_id = world.customer(TRY="1000")
         before = world.order(customer_id, "BUY", "1", "10")
         world.cancel(before)
@@ -74,13 +75,11 @@ class TestAMomentBetween:
             with again.documents("notifier") as notes:
                 assert notes["notifications"].count_documents({"customer_id": customer_id}) > 0
 
-    def test_a_cut_between_two_full_backups_is_exact(
+    def test_a_cut_after_the_full_backup_is_exact(
         self, world: World, source: Source, repository: Path, target: DataDirectory
     ) -> None:
-        take_full(source, repository / scheduled.DAILY / "second")
         order_id = world.order(world.customer(TRY="1000"), "BUY", "1", "10")
         take_documents(source, repository / scheduled.HOURLY / "third")
-        archive(source)
         restored = restore(scheduled.plan(repository, None), target)
         assert restored.replayed == 0
         with brought_up(target.path) as again:
@@ -90,11 +89,12 @@ class TestAMomentBetween:
     def test_a_moment_that_no_wal_reaches_is_refused_and_the_directory_is_as_it_was(
         self, world: World, source: Source, repository: Path, target: DataDirectory
     ) -> None:
-        take_full(source, repository / scheduled.DAILY / "third")
         (target.path / "postgres").mkdir(parents=True)
         (target.path / "postgres" / "mine").write_text("mine")
-        with pytest.raises(RuntimeFailure, match="recovery ended before configured recovery target was reached"):
-            restore(scheduled.plan(repository, now(world) + timedelta(days=1)), target)
+        tomorrow = (now(world) + timedelta(days=1)).isoformat()
+        done = command("restore", str(repository), "--to", tomorrow, "--data-dir", str(target.path))
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+        assert "recovery ended before configured recovery target was reached" in done.stderr
         assert (target.path / "postgres" / "mine").read_text() == "mine"
         assert not (target.path / "restoring").exists()
 
@@ -147,9 +147,10 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 class TestWhatIsRefused:
-    def test_a_running_system_and_a_damaged_backup(self, source: Source, place: Path, target: DataDirectory) -> None:
-        directory = place / "damaged"
-        take_full(source, directory)
+    def test_a_running_system_and_a_damaged_backup(
+        self, source: Source, full: Path, place: Path, target: DataDirectory
+    ) -> None:
+        directory = shutil.copytree(full, place / "damaged")
         plan = scheduled.plan(directory, None)
         with pytest.raises(CannotStart, match="in use by another run"):
             restore(plan, DataDirectory(source.data.path))

@@ -92,14 +92,14 @@ class LocalSystem:
             check=False,
         )
 
-    def up(self, *arguments: str) -> int:
+    def up(self, *arguments: str, **environment: str) -> int:
         """Start it and wait until it is ready; returns the supervisor's pid."""
         options = ["--data-dir", str(self.data_dir), "--port", str(self.port), *arguments]
         with self._output.open("w") as output:
             up = subprocess.Popen(
                 self.command("up", *options),
                 cwd=self.directory,
-                env=self.environment(),
+                env=self.environment() | environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )

@@ -163,8 +163,28 @@ class TestLife:
         assert system.run("status").returncode == 2
 
     def test_and_leaves_nothing_that_blocks_the_next_start(self, system: LocalSystem) -> None:
-        system.up("--demo")
+        schedule = {"BROKAGE_BACKUP_DIR": str(system.directory / "backups"), "BROKAGE_BACKUP_CUT_SECONDS": "1"}
+        system.up("--demo", **schedule)
         assert {process["state"] for process in system.status()["processes"]} == {"ready"}
+
+    def test_scheduled_backups_are_made_while_it_runs_and_are_worth_something(self, system: LocalSystem) -> None:
+        backups = eventually(lambda: "hourly" in (found := system.status()["backups"]) and found, 60.0)
+        assert set(backups) == {"daily", "hourly", "failed"}
+        assert backups["failed"] is None
+        assert all(backups[each]["pause_milliseconds"] < 2000 for each in ("daily", "hourly"))
+        repository = str(system.directory / "backups")
+        taken = system.run("restore", repository, "--data-dir", str(system.data_dir))
+        assert (taken.returncode, taken.stderr.count("\n")) == (2, 1)
+        assert "is in use by another run" in taken.stderr
+        done = system.run("restore", repository, "--data-dir", str(system.directory / "restored"))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert re.search(r"^cut +\S+Z, [\d,]+ documents$", done.stdout, re.MULTILINE)
+        assert (system.directory / "restored" / "postgres").is_dir()
+
+    def test_nothing_is_to_be_repaired_in_it(self, system: LocalSystem) -> None:
+        done = system.run("repair")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.splitlines()[-1] == "everything goes together"
 
     def test_down_returns_when_all_is_gone(self, system: LocalSystem) -> None:
         pids = system.pids()
