@@ -44,7 +44,7 @@ _MASKS = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"), "<time>"),
     (re.compile(r"\b[0-9a-f]{64}\b"), "<hash>"),
     (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]+"), "<token>"),
-    (re.compile(r'("(?:seq|records)": ?)\d+'), r"\1<number>"),
+    (re.compile(r'("(?:seq|records|checkpoints)": ?)\d+'), r"\1<number>"),
     (re.compile(r"\b\d+ records\b"), "<number> records"),
     (re.compile(r" +[\d,]+ rows\b"), " <number> rows"),
 )

@@ -12,10 +12,11 @@ from typing import Any
 
 from asset_service.errors import InsufficientFunds
 from asset_service.service.transfers import deposit, withdraw
-from auditor import service as auditing
 from auditor import writer
 from auditor.documents import LOGS
+from auditor.keeping import Keeping
 from auditor.records import content_from_event
+from auditor.settings import Settings
 from auditor.writer import ChainWriter
 from order_service.service.canceling import cancel_order
 from order_service.service.placing import Stored, place_orders
@@ -300,7 +301,7 @@ def test_of_audit_writers_one_has_the_next_number(audit_database: MongoDatabase,
             ]
         )
     race(rounds, side_by_side=False)
-    verification = auditing.verify(audit_database)
+    verification = Keeping(audit_database, Settings(mongo_url="unused"), None, None).verify()
     assert verification.valid, verification.first_bad
     assert verification.records == len(events)
     assert {row["_id"] for row in audit_database[LOGS].find({}, {"_id": 1})} == events

@@ -1,5 +1,6 @@
 """A populated system of these tests' own that archives its WAL. Postgres is restored elsewhere, beside it."""
 
+import os
 import shutil
 import sys
 import tempfile
@@ -18,6 +19,13 @@ from infra.backup.take import Source, take_full
 from infra.migrate import migrate_all
 from infra.runtime.data_directory import DataDirectory
 from infra.servers import EmbeddedServers
+
+
+@pytest.fixture(autouse=True)
+def _no_servers_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests' settings may name servers of theirs, and to those nothing is restored."""
+    for name in [name for name in os.environ if name.startswith("BROKAGE_")]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")

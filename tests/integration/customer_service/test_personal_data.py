@@ -279,7 +279,8 @@ class TestMigration:
             )
         return url
 
-    def test_phones_in_clear_become_sealed(self, before: str, servers: Any) -> None:
+    def test_phones_in_clear_become_sealed(self, before: str, servers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("BROKAGE_KEY_DIR", servers.env["BROKAGE_KEY_DIR"])
         upgrade("customer_service", before)
         with psycopg.connect(before) as connection:
             row = connection.execute("SELECT id, phone, personal_key_version FROM customers").fetchone()
