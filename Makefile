@@ -53,6 +53,10 @@ peers: install ## the same saga as it is usually written, measured beside ours
 races: install ## races between use cases; other numbers: make races RACE_ROUNDS=5000 RACE_SEED=8
 	@$(BIN)/python -m pytest tests/races $(ARGS)
 
+.PHONY: fuzz
+fuzz: install ## requests made from the OpenAPI document, an hour's worth; other ones: make fuzz FUZZ_EXAMPLES=20 FUZZ_SEED=8
+	@FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-300} $(BIN)/python -m pytest -s tests/integration/bad_inputs/test_fuzz.py $(ARGS)
+
 .PHONY: faults-matrix
 faults-matrix: install ## every step boundary, broken in every way, with processes that are really killed; ten minutes
 	@BROKAGE_FAULTS_MATRIX=all $(BIN)/python -m pytest tests/faults/test_matrix.py $(ARGS)

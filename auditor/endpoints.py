@@ -17,7 +17,7 @@ from shared.auth.caller import Caller
 from shared.db.page import InvalidCursor, decode_cursor, page_of
 from shared.http.dead_letters import dead_letter_router
 from shared.http.fields import BIGINT_MAX, CustomerIdText, Timestamp
-from shared.http.paging import Collection, Paging
+from shared.http.paging import Collection, Paging, require_period
 from shared.http.route import service_router
 from shared.mongo import Document
 
@@ -55,6 +55,7 @@ async def _filter(
     start: Annotated[Timestamp | None, Query(alias="from")] = None,
     end: Annotated[Timestamp | None, Query(alias="to")] = None,
 ) -> LogFilter:
+    require_period(start, end, end_name="to")
     return LogFilter(entity_type, entity_id, user_id, action, start, end)
 
 

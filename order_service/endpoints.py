@@ -24,7 +24,7 @@ from shared.errors import BrokageError, FieldError, NotFound, ValidationFailed
 from shared.http.dead_letters import dead_letter_router
 from shared.http.fields import AssetName, CustomerIdText, Timestamp, VisibleId
 from shared.http.idempotency import REPLAYED_HEADERS, Idempotency
-from shared.http.paging import Collection, Paging
+from shared.http.paging import Collection, Paging, require_period
 from shared.http.prefer import WaitSeconds, preference_applied
 from shared.http.route import idempotency_key, service_router
 from shared.ids import is_id
@@ -84,6 +84,7 @@ def list_orders(
 ) -> Collection[OrderRead]:
     """Accepted from `created_from` on and before `created_to`. Without `customer_id` a broker sees the orders of all his
     customers."""
+    require_period(created_from, created_to, end_name="created_to")
     after = _decode_position(paging.cursor) if paging.cursor else None
     customer_ids = caller.visible_customers(customer_id)
     filters = {

@@ -78,6 +78,8 @@ def _complete(operation: dict[str, Any], route: APIRoute, method: str) -> None:
     if not public:
         codes |= _MAY_WHEN_SIGNED_IN
         operation["security"] = [{"bearer": []}]
+    if "{" in route.path:
+        codes |= {"404"}
     if method in ("POST", "PUT", "PATCH"):
         codes |= {"408", "415"}
     if method == "POST" and not public:
