@@ -1,6 +1,6 @@
 """What the endpoints depend on: the open resources of this service in this process."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Annotated, cast
 from zoneinfo import ZoneInfo
@@ -62,7 +62,7 @@ class OrderResources:
     def _place(self, orders: Sequence[NewOrder]) -> list[Outcome]:
         return self.database.run(lambda uow: place_orders(uow, orders))
 
-    def _find(self, order_ids: Iterable[str]) -> Mapping[str, Row]:
+    def _find(self, order_ids: Collection[str]) -> Mapping[str, Row]:
         with self.database.read() as connection:
             return repository.find_orders(connection, order_ids)
 

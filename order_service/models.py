@@ -116,6 +116,10 @@ orders = sa.Table(
 sa.Index("idx_orders_customer_date", orders.c.customer_id, orders.c.created_at.desc(), orders.c.id.desc())
 # `closed_at` changes once in a life; an index on `status` would be written at every step.
 sa.Index("idx_orders_open", orders.c.customer_id, orders.c.id, postgresql_where=sa.text("closed_at IS NULL"))
+# For the archiver. An order enters it once, with the step that takes it out of `idx_orders_open`.
+sa.Index(
+    "idx_orders_closed", orders.c.final_status, orders.c.closed_at, postgresql_where=sa.text("closed_at IS NOT NULL")
+)
 
 order_history = sa.Table(
     "order_history",
@@ -131,6 +135,43 @@ order_history = sa.Table(
     sa.Column("detail", postgresql.JSONB),
     created_at(),
     sa.CheckConstraint(f"status = '{CREATED}' OR {one_of('status', OrderStatus)}", name="status"),
+)
+
+archived_orders = sa.Table(
+    "archived_orders",
+    metadata,
+    # A partition for each month in which orders were archived. Rows never change; the archiver makes the partitions.
+    *(sa.Column(column.name, column.type, nullable=column.nullable) for column in orders.columns),
+    sa.Column("archived_at", TIMESTAMP, nullable=False),
+    sa.PrimaryKeyConstraint("id", "archived_at"),
+    sa.CheckConstraint("status = 'ARCHIVED' AND final_status IS NOT NULL", name="archived"),
+    postgresql_partition_by="RANGE (archived_at)",
+)
+sa.Index(
+    "idx_archived_orders_customer_date",
+    archived_orders.c.customer_id,
+    archived_orders.c.created_at.desc(),
+    archived_orders.c.id.desc(),
+)
+
+archived_order_history = sa.Table(
+    "archived_order_history",
+    metadata,
+    *(sa.Column(column.name, column.type, nullable=column.nullable) for column in order_history.columns),
+    # That of the order: both go into partitions of the same month.
+    sa.Column("archived_at", TIMESTAMP, nullable=False),
+    sa.PrimaryKeyConstraint("order_id", "seq", "archived_at"),
+    postgresql_partition_by="RANGE (archived_at)",
+)
+
+deleted_orders = sa.Table(
+    "deleted_orders",
+    metadata,
+    # What is left of an order whose month of the archive was deleted: others still hold its saga, reservation and trades.
+    sa.Column("order_id", UUID, primary_key=True),
+    sa.Column("final_status", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("deleted_at", TIMESTAMP, nullable=False),
 )
 
 client_order_ids = sa.Table(

@@ -1,8 +1,9 @@
-"""Outbox to broker, and the sweep after deactivated customers."""
+"""Outbox to broker, the sweep after deactivated customers, and the archiver."""
 
 from collections.abc import Sequence
 
 from order_service.dependencies import NAME
+from order_service.service.archiving import keep_archive
 from order_service.service.commands import cancel_orders_of_inactive
 from order_service.settings import Settings
 from shared.db import Database
@@ -15,7 +16,8 @@ def start() -> Sequence[Loop]:
     sweep = Timer(
         f"{NAME} inactive customers", settings.inactive_sweep_seconds, lambda: database.run(cancel_orders_of_inactive)
     )
-    return [*outbox_relay(NAME, database, settings), sweep]
+    archiver = Timer(f"{NAME} archive", settings.archive_sweep_seconds, lambda: keep_archive(database, settings))
+    return [*outbox_relay(NAME, database, settings), sweep, archiver]
 
 
 relay = ServiceRelay(name=NAME, start=start)

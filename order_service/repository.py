@@ -1,9 +1,9 @@
-"""Every SQL statement of order_service. Nothing here commits.
+"""Every SQL statement of order_service but those of the archiver. Nothing here commits.
 
 Rows travel to the database as one JSON parameter, however many there are: one statement per batch.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,20 +15,26 @@ from shared.http.idempotency import KEPT_HOURS
 
 Row = dict[str, Any]
 
-_COLUMNS = """id, organization_id, client_order_id, customer_id, beneficial_owner_id, placed_by, placed_by_role,
+ORDER_COLUMNS = """id, organization_id, client_order_id, customer_id, beneficial_owner_id, placed_by, placed_by_role,
        asset_name, quote_asset, quote_scale, order_side, order_type, time_in_force, size, price,
        filled_size, filled_notional, fee_amount, tier, fee_rate, fee_minimum,
        status, final_status, rejection_reason, version, created_at, updated_at, expires_at, closed_at"""
 
 
 def find_order(connection: Connection, order_id: str) -> Row | None:
-    return connection.execute(_FIND_ORDER, {"id": order_id}).fetchone()
+    return find_orders(connection, [order_id]).get(order_id)
 
 
-def find_orders(connection: Connection, order_ids: Iterable[str]) -> dict[str, Row]:
-    """The orders of these ids, by id."""
+def find_orders(connection: Connection, order_ids: Collection[str]) -> dict[str, Row]:
+    """The orders of these ids, by id; archived ones too."""
+    # The archive comes second, or one that is moved in between would be in neither.
     rows = connection.execute(_FIND_ORDERS, {"ids": uuid_array(order_ids)}).fetchall()
-    return {row["id"]: row for row in rows}
+    found = {row["id"]: row for row in rows}
+    missing = set(order_ids) - found.keys()
+    if missing:
+        rows = connection.execute(_FIND_ARCHIVED_ORDERS, {"ids": uuid_array(missing)}).fetchall()
+        found.update((row["id"], row) for row in rows)
+    return found
 
 
 def find_order_by_client_id(
@@ -72,9 +78,17 @@ def list_orders(
     parameters: Row = {**filters, "limit": limit, "customer_ids": customer_ids}
     parameters.update(customer_id=customer_ids[0] if customer_ids else None)
     parameters.update(zip(("at", "after"), after or (None, None), strict=True))
-    where = " AND ".join(conditions) or "true"
-    statement = f"SELECT {_COLUMNS} FROM orders WHERE {where} ORDER BY {order} LIMIT %(limit)s"
+    page = f"WHERE {' AND '.join(conditions) or 'true'} ORDER BY {order} LIMIT %(limit)s"
+    sides = [f"(SELECT {ORDER_COLUMNS} FROM {table} {page})" for table in _tables_of(filters["status"])]
+    statement = sides[0] if len(sides) == 1 else f"{' UNION ALL '.join(sides)} ORDER BY {order} LIMIT %(limit)s"
     return connection.execute(statement.encode(), parameters).fetchall()
+
+
+def _tables_of(status: OrderStatus | None) -> Sequence[str]:
+    """Where orders of a status are. Both tables have the same indexes, so a page costs a page of each."""
+    if status is None:
+        return ("orders", "archived_orders")
+    return ("archived_orders",) if status is OrderStatus.ARCHIVED else ("orders",)
 
 
 def list_history(connection: Connection, order_id: str, *, after_seq: int, limit: int) -> list[Row]:
@@ -84,14 +98,14 @@ def list_history(connection: Connection, order_id: str, *, after_seq: int, limit
 def find_client_ids(connection: Connection, rows: Sequence[Row]) -> list[Row]:
     """Those of the client ids (`customer_id`, `placed_by`, `client_order_id`) that are taken, with `order_id` and
     `request_digest`."""
-    return connection.execute(_FIND_CLIENT_IDS, {"rows": _json(rows)}).fetchall() if rows else []
+    return connection.execute(_FIND_CLIENT_IDS, {"rows": rows_as_json(rows)}).fetchall() if rows else []
 
 
 def find_keys(connection: Connection, rows: Sequence[Row]) -> list[Row]:
     """Those of the idempotency keys (`principal`, `method`, `route`, `key`) that are taken and still kept."""
     if not rows:
         return []
-    return connection.execute(_FIND_KEYS, {"rows": _json(rows), "kept_hours": KEPT_HOURS}).fetchall()
+    return connection.execute(_FIND_KEYS, {"rows": rows_as_json(rows), "kept_hours": KEPT_HOURS}).fetchall()
 
 
 def insert_orders(
@@ -103,9 +117,9 @@ def insert_orders(
         Conflict: a client id or a key was taken since it was looked up; the repeat will find it.
     """
     parameters = {
-        "orders": _json(orders),
-        "client_ids": _json(client_ids),
-        "keys": _json(keys),
+        "orders": rows_as_json(orders),
+        "client_ids": rows_as_json(client_ids),
+        "keys": rows_as_json(keys),
         "kept_hours": KEPT_HOURS,
     }
     row = connection.execute(_INSERT_ORDERS, parameters).fetchone()
@@ -122,7 +136,7 @@ def update_orders(connection: Connection, *, orders: Sequence[Row], history: Seq
     Raises:
         Conflict: an order is no longer of its `read_version`.
     """
-    parameters = {"orders": _json(orders), "history": _json(history), "expected": len(orders)}
+    parameters = {"orders": rows_as_json(orders), "history": rows_as_json(history), "expected": len(orders)}
     row = connection.execute(_UPDATE_ORDERS, parameters).fetchone()
     if row is None or row["changed"] != len(orders):
         raise Conflict
@@ -132,7 +146,7 @@ def update_orders(connection: Connection, *, orders: Sequence[Row], history: Seq
 
 def upsert_instruments(connection: Connection, rows: Sequence[Row]) -> None:
     """A version not newer than the stored one changes nothing. One row per name."""
-    connection.execute(_UPSERT_INSTRUMENTS, {"rows": _json(rows)})
+    connection.execute(_UPSERT_INSTRUMENTS, {"rows": rows_as_json(rows)})
 
 
 def has_principals(connection: Connection) -> bool:
@@ -144,22 +158,22 @@ def list_instruments(connection: Connection) -> list[Row]:
     return connection.execute("SELECT * FROM instruments").fetchall()
 
 
-def _json(rows: Sequence[Row]) -> str:
+def rows_as_json(rows: Sequence[Row]) -> str:
     return msgspec.json.encode(rows).decode()
 
 
-_FIND_ORDER = f"SELECT {_COLUMNS} FROM orders WHERE id = %(id)s"
+_FIND_ORDERS = f"SELECT {ORDER_COLUMNS} FROM orders WHERE id = ANY(%(ids)s::uuid[])"
 
-_FIND_ORDERS = f"SELECT {_COLUMNS} FROM orders WHERE id = ANY(%(ids)s::uuid[])"
+_FIND_ARCHIVED_ORDERS = f"SELECT {ORDER_COLUMNS} FROM archived_orders WHERE id = ANY(%(ids)s::uuid[])"
 
 _FIND_ORDER_BY_CLIENT_ID = f"""
-SELECT {_COLUMNS} FROM orders WHERE id = (
+SELECT {ORDER_COLUMNS} FROM all_orders WHERE id = (
     SELECT order_id FROM client_order_ids
     WHERE customer_id = %(customer_id)s AND placed_by = %(placed_by)s AND client_order_id = %(client_order_id)s)
 """
 
 _FIND_ORDERS_TO_CANCEL = f"""
-SELECT {_COLUMNS} FROM orders
+SELECT {ORDER_COLUMNS} FROM orders
 WHERE closed_at IS NULL AND status <> '{OrderStatus.PENDING_CANCEL}'
   AND customer_id IN (SELECT customer_id FROM principals
                       WHERE NOT active
@@ -176,7 +190,7 @@ _FILTERS = {
 }
 
 _LIST_HISTORY = """
-SELECT seq, status, event_id, actor_id, actor_role, detail, created_at FROM order_history
+SELECT seq, status, event_id, actor_id, actor_role, detail, created_at FROM all_order_history
 WHERE order_id = %(order_id)s AND seq > %(after_seq)s ORDER BY seq LIMIT %(limit)s
 """
 

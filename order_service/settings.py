@@ -4,7 +4,7 @@ from datetime import time
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from shared.settings import ServiceSettings
 
@@ -24,8 +24,10 @@ def _of_the_wall(moment: time) -> time:
 
 
 class Settings(ServiceSettings):
-    """`market_*`: when DAY orders end, by the clocks of `market_timezone`. `place_*`: the group commit of new orders. Times in
-    seconds."""
+    """`market_*`: when DAY orders end, by the clocks of `market_timezone`. `place_*`: the group commit of new orders.
+    `archive_*_seconds`: how long ended orders stay before they are archived, rejected ones and the others;
+    `archive_batch_max` orders at once, `archive_batches_max` times a turn. `archive_kept_months`: months of the archive that
+    ended so long ago are deleted; without it none ever is. Times in seconds."""
 
     orders_database_url: str
     market_close: Annotated[time, AfterValidator(_of_the_wall)] = time(18, 0)
@@ -34,3 +36,9 @@ class Settings(ServiceSettings):
     place_batch_max: int = 200
     place_waiting_max: int = 2000
     inactive_sweep_seconds: float = 5.0
+    archive_sweep_seconds: float = 60.0
+    archive_final_seconds: float = 90 * 86_400.0
+    archive_rejected_seconds: float = 30 * 86_400.0
+    archive_batch_max: int = Field(default=500, ge=1)
+    archive_batches_max: int = Field(default=20, ge=1)
+    archive_kept_months: int | None = Field(default=None, ge=1)

@@ -1,13 +1,14 @@
 """How an order moves: the contract's table, and what repeated or late messages mean.
 
-The messages are the processor's commands by name, and `RequestCancel`, which the API's DELETE and the deactivation of a
-customer say.
+The messages are the processor's commands by name; `RequestCancel`, which the API's DELETE and the deactivation of a customer
+say; and `Archive`, which the archiver says when a final order's time is over.
 """
 
 from dataclasses import dataclass
 
-from order_service.models import FINAL, OrderStatus
+from order_service.models import OrderStatus
 from shared.contracts.orders import (
+    OrderArchived,
     OrderCanceled,
     OrderCancelRequested,
     OrderConfirmed,
@@ -20,6 +21,7 @@ from shared.contracts.orders import (
 from shared.statemachine import StateMachine
 
 REQUEST_CANCEL = "RequestCancel"
+ARCHIVE = "Archive"
 MESSAGES = (
     "ConfirmOrder",
     "RejectOrder",
@@ -28,6 +30,7 @@ MESSAGES = (
     "MarkOrderCanceled",
     "MarkOrderExpired",
     REQUEST_CANCEL,
+    ARCHIVE,
 )
 
 
@@ -53,6 +56,7 @@ _FILLED_WHILE_CANCELING = Transition((_S.PENDING_CANCEL,), OrderPartiallyMatched
 _MATCHED = Transition((_S.MATCHED,), OrderMatched)
 _CANCELED = Transition((_S.CANCELED,), OrderCanceled)
 _EXPIRED = Transition((_S.EXPIRED,), OrderExpired)
+_ARCHIVED = Transition((_S.ARCHIVED,), OrderArchived)
 
 ORDER_TRANSITIONS: dict[tuple[OrderStatus, str], Transition] = {
     (_S.PENDING_RESERVATION, "ConfirmOrder"): _RESERVED_AND_CONFIRMED,
@@ -74,6 +78,10 @@ ORDER_TRANSITIONS: dict[tuple[OrderStatus, str], Transition] = {
     (_S.PENDING_CANCEL, "MarkOrderPartiallyMatched"): _FILLED_WHILE_CANCELING,
     (_S.PENDING_CANCEL, "MarkOrderExpired"): _EXPIRED,
     (_S.PENDING_CANCEL, "RejectOrder"): _REJECTED,  # the reservation was refused before the cancel arrived
+    (_S.MATCHED, ARCHIVE): _ARCHIVED,
+    (_S.CANCELED, ARCHIVE): _ARCHIVED,
+    (_S.EXPIRED, ARCHIVE): _ARCHIVED,
+    (_S.REJECTED, ARCHIVE): _ARCHIVED,
 }
 
 ANSWERED_AGAIN: dict[tuple[OrderStatus, str], type[OrderEvent]] = {
@@ -84,7 +92,7 @@ ANSWERED_AGAIN: dict[tuple[OrderStatus, str], type[OrderEvent]] = {
     (_S.EXPIRED, "MarkOrderExpired"): OrderExpired,
 }
 """Repeated commands whose answer the processor may have missed: it alone is told again, so that nobody is notified and
-nothing is audited twice."""
+nothing is audited twice. An archived order answers as what it was."""
 
 _LATE = {
     # A cancel crossed the confirmation: the processor learns of it from OrderCancelRequested.
@@ -107,5 +115,5 @@ _FILED_AWAY = {(_S.ARCHIVED, message) for message in MESSAGES if message != REQU
 ORDER_MACHINE: StateMachine[OrderStatus, Transition] = StateMachine(
     ORDER_TRANSITIONS,
     ignored=_LATE | _FILED_AWAY | ANSWERED_AGAIN.keys(),
-    terminal=FINAL | {OrderStatus.ARCHIVED},
+    terminal={OrderStatus.ARCHIVED},
 )

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from fastapi.concurrency import run_in_threadpool
@@ -44,7 +44,7 @@ class OrderWaiters:
         find: the orders of some ids, by id; called in a thread.
     """
 
-    def __init__(self, find: Callable[[Iterable[str]], Mapping[str, Row]]) -> None:
+    def __init__(self, find: Callable[[Collection[str]], Mapping[str, Row]]) -> None:
         self._find = find
         self._waiters: set[_Waiter] = set()
         self._poller: asyncio.Task[None] | None = None

@@ -88,10 +88,13 @@ def _unknown_orders(stores: Stores) -> dict[str, int]:
 
 def _known_orders(stores: Stores, ids: Sequence[str]) -> set[str]:
     with stores.snapshot("order_service") as connection:
-        rows = connection.execute("SELECT id FROM orders WHERE id = ANY(%s::uuid[])", (list(ids),))
-        return {row["id"] for row in rows}
+        return {row["id"] for row in connection.execute(_KNOWN, {"ids": list(ids)})}
 
 
+_KNOWN = """
+    SELECT id FROM all_orders WHERE id = ANY(%(ids)s::uuid[])
+     UNION ALL SELECT order_id FROM deleted_orders WHERE order_id = ANY(%(ids)s::uuid[])
+"""
 _SAGAS = """
     SELECT s.saga_id AS key, (s.payload ->> 'customer_id')::bigint AS customer_id
       FROM saga_instances AS s WHERE s.saga_type = 'ORDER' AND s.reason IS DISTINCT FROM 'UNKNOWN_ORDER' ORDER BY s.saga_id

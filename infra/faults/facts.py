@@ -52,7 +52,7 @@ def load(stores: Stores, customers: Collection[int], shares: Collection[str]) ->
 _ORDERS = """
     SELECT id, customer_id, placed_by, client_order_id, asset_name, order_side, size, price, filled_size,
            coalesce(final_status, status) AS status
-      FROM orders WHERE customer_id = ANY(%(customers)s)
+      FROM all_orders WHERE customer_id = ANY(%(customers)s)
 """
 _TRANSFERS = """
     SELECT id, customer_id, kind, asset_name, amount, reference FROM transfers WHERE customer_id = ANY(%(customers)s)

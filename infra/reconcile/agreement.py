@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise, product
 
-from order_service.models import CREATED, FINAL, OrderStatus
+from order_service.models import CREATED, OrderStatus
 from order_service.transitions import ORDER_TRANSITIONS
 
 NONE = "NONE"
@@ -47,7 +47,6 @@ _LEFT_OF_UNKNOWN = frozenset({NONE, "RELEASED", "EXPIRED", "SETTLED"})
 
 STEPS = frozenset(
     {(CREATED, OrderStatus.PENDING_RESERVATION.value)}
-    | {(status.value, OrderStatus.ARCHIVED.value) for status in FINAL}
     | {
         (before.value, after.value)
         for (status, _), transition in ORDER_TRANSITIONS.items()

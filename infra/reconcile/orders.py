@@ -45,7 +45,7 @@ def _suspects(stores: Stores, keys: Sequence[str] | None, examined: Examined | N
 _ORDERS = """
     SELECT o.id AS key, coalesce(o.final_status, o.status) AS status, o.version, o.order_side, o.size, o.price,
            o.filled_size, o.filled_notional, o.fee_rate, o.fee_minimum, o.quote_scale, o.asset_name, o.quote_asset
-      FROM orders AS o WHERE true /*only*/ ORDER BY o.id
+      FROM all_orders AS o WHERE true /*only*/ ORDER BY o.id
 """
 _RESERVATIONS = """
     SELECT r.holder_id AS key, r.status, r.version, r.asset_name, r.remaining

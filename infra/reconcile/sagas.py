@@ -50,8 +50,8 @@ def _histories(stores: Stores, examined: Examined) -> None:
                 examined.found(f"order {order_id}", reason)
 
 
-_STATUSES = "SELECT o.id AS key, o.status, o.version FROM orders AS o ORDER BY o.id"
-_HISTORY = "SELECT h.order_id AS key, h.seq, h.status FROM order_history AS h ORDER BY h.order_id, h.seq"
+_STATUSES = "SELECT o.id AS key, o.status, o.version FROM all_orders AS o ORDER BY o.id"
+_HISTORY = "SELECT h.order_id AS key, h.seq, h.status FROM all_order_history AS h ORDER BY h.order_id, h.seq"
 
 
 # -- order, reservation, saga --------------------------------------------------------------------------------------------
@@ -73,9 +73,11 @@ def _triples(stores: Stores, keys: Sequence[str] | None, examined: Examined | No
                 yield Suspect(order_id, f"order {order_id}", reason, f"{reason} {versions}")
 
 
+# Of an order that was deleted with its month of the archive others still know how it ended.
 _ORDERS = """
-    SELECT o.id AS key, coalesce(o.final_status, o.status) AS status, o.version
-      FROM orders AS o WHERE true /*only*/ ORDER BY o.id
+    SELECT o.id AS key, o.status, o.version
+      FROM (SELECT id, coalesce(final_status, status) AS status, version FROM all_orders
+            UNION ALL SELECT order_id, final_status, version FROM deleted_orders) AS o WHERE true /*only*/ ORDER BY o.id
 """
 _RESERVATIONS = """
     SELECT r.holder_id AS key, r.status, r.version

@@ -129,7 +129,7 @@ def _unrecorded_steps(stores: Stores, keys: Sequence[str] | None, examined: Exam
 
 
 _STEPS = """
-    SELECT h.event_id AS key, h.order_id, h.status FROM order_history AS h
+    SELECT h.event_id AS key, h.order_id, h.status FROM all_order_history AS h
      WHERE h.event_id IS NOT NULL AND h.created_at > %(since)s /*only*/ ORDER BY h.event_id
 """
 

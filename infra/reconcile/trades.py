@@ -116,9 +116,12 @@ def _fills(stores: Stores, keys: Sequence[str] | None, examined: Examined | None
 
 
 _NO_FILLS: Row = {"filled_size": ZERO, "filled_notional": ZERO, "fee_amount": ZERO, "settling_size": ZERO}
+# One that was deleted with its month of the archive has no `size`.
 _ORDERS = """
     SELECT o.id AS key, o.version, o.size, o.price, o.filled_size, o.filled_notional, o.fee_amount
-      FROM orders AS o WHERE true /*only*/ ORDER BY o.id
+      FROM (SELECT id, version, size, price, filled_size, filled_notional, fee_amount FROM all_orders
+            UNION ALL SELECT order_id, version, NULL, NULL, NULL, NULL, NULL FROM deleted_orders) AS o
+     WHERE true /*only*/ ORDER BY o.id
 """
 _FILLS = """
     SELECT f.order_id AS key,
@@ -142,6 +145,8 @@ def misfilled(order: Row | None, fills: Row, queued: Row | None) -> str | None:
     """What is wrong between an order, the sums of its trades, and its row in the matching queue."""
     if order is None:
         return "it is traded or queued, but does not exist"
+    if order["size"] is None:
+        return "it is queued, but was deleted" if queued else None
     if fills["filled_size"] > order["size"]:
         return f"its fills sum to {text(fills['filled_size'])}, more than its size {text(order['size'])}"
     for name in _TOTALS:

@@ -99,7 +99,7 @@ class Changes:
         status = OrderStatus(before["status"])
         transition = ORDER_MACHINE.decide(status, name)
         if transition is None:
-            again = ANSWERED_AGAIN.get((status, name))
+            again = ANSWERED_AGAIN.get((OrderStatus(before["final_status"] or status), name))
             if again is not None:
                 record_change(self._uow, again, None, before, message)
             return

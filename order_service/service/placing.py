@@ -227,4 +227,6 @@ def _find(connection: Connection, order_ids: set[str]) -> dict[str, Row]:
 def _outcome(verdict: "_Verdict | BrokageError", rows: dict[str, Row]) -> Outcome:
     if isinstance(verdict, BrokageError):
         return verdict
+    if verdict.order_id not in rows:
+        return ClientOrderIdReused()  # its month of the archive was deleted; a second order it must not become
     return Stored(rows[verdict.order_id], verdict.status_code, verdict.replayed)

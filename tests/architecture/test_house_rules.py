@@ -221,7 +221,7 @@ OWN_ROOMS = {
     "auditor": {"archive", "chain", "checkpoints", "export", "keeping", "records", "telemetry", "writer"},
     "customer_service": {"passwords", "personal", "sign_in_limit"},
     "notifier": {"channels", "sender", "templates"},
-    "order_service": {"group_commit", "instruments", "running_keys", "waiting"},
+    "order_service": {"archive_repository", "group_commit", "instruments", "running_keys", "waiting"},
     "processor": {"matching", "sagas"},
 }
 

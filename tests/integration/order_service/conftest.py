@@ -2,11 +2,13 @@
 
 import itertools
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -153,13 +155,13 @@ class Api:
             return list(pool.map(work, range(count)))
 
 
-@pytest.fixture(scope="session")
-def api(servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    directory = tmp_path_factory.mktemp("keys")
+@contextmanager
+def serving(environment: Mapping[str, str], directory: Path) -> Iterator[Api]:
+    """The service over the stores of `environment`, with a signing key in `directory`."""
     keys.ensure(directory)
     key = keys.load_signing_key(directory)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in servers.env.items():
+        for name, value in environment.items():
             patch.setenv(name, value)
         patch.setenv("BROKAGE_KEY_DIR", str(directory))
         app = create()
@@ -167,11 +169,17 @@ def api(servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]
             api = Api(
                 client,
                 app.state.services["order_service"],
-                servers.env["BROKAGE_ORDERS_DATABASE_URL"],
+                environment["BROKAGE_ORDERS_DATABASE_URL"],
                 lambda customer_id: tokens.issue(key, customer_id=customer_id, session_id=new_id()),
             )
             api.handle([message_of(instrument("AAPL"), "AAPL"), message_of(cash("TRY"), "TRY")])
             yield api
+
+
+@pytest.fixture(scope="session")
+def api(servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    with serving(servers.env, tmp_path_factory.mktemp("keys")) as api:
+        yield api
 
 
 def instrument(name: str, **values: Any) -> InstrumentChanged:

@@ -175,24 +175,6 @@ class TestCancelOrder:
         answer = api.request("DELETE", f"/api/orders/{order['id']}", customer)
         assert (answer.status_code, answer.json()["code"]) == (409, "order-already-final")
 
-    @pytest.mark.parametrize(
-        ("final_status", "filled_size", "expected"), [("CANCELED", "0", 200), ("MATCHED", "10", 409)]
-    )
-    def test_archived_counts_as_it_ended(
-        self, api: Api, customer: int, final_status: str, filled_size: str, expected: int
-    ) -> None:
-        order = api.placed(customer)
-
-        def archive(uow: Any) -> None:
-            uow.connection.execute(
-                "UPDATE orders SET status = 'ARCHIVED', final_status = %s, filled_size = %s, closed_at = now()"
-                " WHERE id = %s",
-                [final_status, filled_size, order["id"]],
-            )
-
-        api.resources.database.run(archive)
-        assert api.request("DELETE", f"/api/orders/{order['id']}", customer).status_code == expected
-
     def test_confirmation_that_crossed_it_is_ignored(self, api: Api, customer: int) -> None:
         order = api.placed(customer)
         api.request("DELETE", f"/api/orders/{order['id']}", customer)
