@@ -54,14 +54,15 @@ def _way_out_of_the_history() -> None:
     )
     op.execute(
         """
-        CREATE FUNCTION refuse_unarchived() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        CREATE FUNCTION refuse_unarchived() RETURNS trigger LANGUAGE plpgsql AS $$
+        DECLARE
+            this_transaction timestamptz := brokage_now();
+        BEGIN
             IF EXISTS (
-                SELECT FROM gone WHERE NOT EXISTS (
-                    SELECT FROM archived_order_history AS kept
-                     WHERE (kept.order_id, kept.seq, kept.archived_at) = (gone.order_id, gone.seq, brokage_now())
-                       AND (kept.status, kept.event_id, kept.actor_id, kept.actor_role, kept.detail, kept.created_at)
-                           IS NOT DISTINCT FROM
-                           (gone.status, gone.event_id, gone.actor_id, gone.actor_role, gone.detail, gone.created_at)))
+                SELECT order_id, seq, status, event_id, actor_id, actor_role, detail, created_at FROM gone
+                EXCEPT
+                SELECT order_id, seq, status, event_id, actor_id, actor_role, detail, created_at FROM archived_order_history
+                 WHERE archived_at = this_transaction AND order_id IN (SELECT order_id FROM gone))
             THEN
                 RAISE EXCEPTION '% is append-only: only what was archived goes', TG_TABLE_NAME
                       USING ERRCODE = 'insufficient_privilege';
