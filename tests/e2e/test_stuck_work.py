@@ -124,7 +124,7 @@ class TestRepair:
             lambda: [
                 record
                 for record in system.auditor.all("/api/audit/logs", entity_type="admin_action", entity_id=letter["id"])
-                if record["action"] == "AdminActed"
+                if record["action"] == "requeue_dead_letter"
             ]
         )
         assert [record["role"] for record in acts] == ["OPERATOR"]
