@@ -94,13 +94,16 @@ class Judge:
 
 @pytest.fixture(scope="session")
 def mistreated(servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with pytest.MonkeyPatch.context() as patch:
-        # Nobody and nothing is on its way here, so nothing is worth waiting for.
-        patch.setattr(CachedDirectory, "wait_for", _do_not_wait)
-        patch.setattr(matching, "_ARRIVAL_SECONDS", 0.0)
-        with open_world(servers, tmp_path_factory.mktemp("bad-inputs")) as world:
-            world.resources["order_service"].instruments._arrival_seconds = 0.0
-            yield world
+    with open_world(servers, tmp_path_factory.mktemp("bad-inputs")) as world:
+        world.resources["order_service"].instruments._arrival_seconds = 0.0
+        yield world
+
+
+@pytest.fixture(autouse=True)
+def _nobody_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So nobody is worth waiting for; in this directory's tests only."""
+    monkeypatch.setattr(CachedDirectory, "wait_for", _do_not_wait)
+    monkeypatch.setattr(matching, "_ARRIVAL_SECONDS", 0.0)
 
 
 def _do_not_wait(directory: CachedDirectory, customer: int | str, timeout_seconds: float = 0.0) -> Principal | None:
