@@ -53,6 +53,7 @@ class Reservation:
     `quote_scale`: decimals of the quote asset when the order was accepted; fees are rounded at it to the end.
     `release_amount`: what the release gave back, None while it was not released.
     `expires_at`: when its order ends by itself; then the processor releases it, and nobody else.
+    `asset_id`: of the row of what it blocks; set when it is written.
     """
 
     id: str
@@ -79,6 +80,7 @@ class Reservation:
     fee_charged: Decimal = money.ZERO
     expires_at: datetime | None = None
     version: int = 0
+    asset_id: int | None = None
 
     @property
     def remaining(self) -> Decimal:

@@ -6,7 +6,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 from psycopg import sql
+from psycopg.rows import args_row
 
+from processor.matching.queue_entry import ENTRY_COLUMNS, QueueEntry
 from shared.contracts import Message
 from shared.contracts.assets import InstrumentChanged
 from shared.db import Conflict, Connection, uuid_array
@@ -169,9 +171,17 @@ def load_queue(connection: Connection, order_ids: Sequence[str]) -> list[Row]:
     ).fetchall()
 
 
-def update_queue(connection: Connection, rows: Sequence[Row]) -> None:
-    """`rows`: id, version (as read), remaining_size, in_settlement_size, filled_size, filled_notional, fee_amount, bust_count,
-    on_book.
+def load_entries(connection: Connection, order_ids: Sequence[str]) -> dict[str, QueueEntry]:
+    """What a decision needs of these orders' rows, by id."""
+    cursor = connection.cursor(row_factory=args_row(QueueEntry))
+    return {entry.id: entry for entry in cursor.execute(_LOAD_ENTRIES, (uuid_array(order_ids),))}
+
+
+_LOAD_ENTRIES = f"SELECT {', '.join(ENTRY_COLUMNS)} FROM matching_queue WHERE id = ANY(%s::uuid[])"
+
+
+def update_queue(connection: Connection, entries: Sequence[QueueEntry]) -> None:
+    """Write changed entries.
 
     Raises:
         Conflict: one of them has changed since it was read.
@@ -185,9 +195,9 @@ def update_queue(connection: Connection, rows: Sequence[Row]) -> None:
                AS row (id uuid, version int, remaining_size numeric, in_settlement_size numeric, filled_size numeric,
                        filled_notional numeric, fee_amount numeric, bust_count int, on_book boolean)
             WHERE q.id = row.id AND q.version = row.version""",
-        {"rows": _json(rows)},
+        {"rows": _json(entries)},
     ).rowcount
-    if updated != len(rows):
+    if updated != len(entries):
         raise Conflict
 
 

@@ -6,6 +6,7 @@ amounts, and traps what would be inexact, so a lost digit is an error and never 
 
 import decimal
 from decimal import Decimal
+from functools import cache, lru_cache
 
 ZERO = Decimal(0)
 NOTIONAL_LIMIT = Decimal(10) ** 18
@@ -19,8 +20,10 @@ EXACT = decimal.Context(
 _ROUNDING = decimal.Context(prec=76, traps=[decimal.InvalidOperation, decimal.DivisionByZero, decimal.Overflow])
 
 
+@lru_cache(maxsize=8_192)
 def text(amount: Decimal) -> str:
     """Plain notation without exponent or trailing zeros: `1000`, `0.00000001`."""
+    # Cached by value, which alone decides the text: a batch says the same few sizes, prices and zeros again and again.
     plain = format(amount, "f")
     if "." in plain:
         plain = plain.rstrip("0").rstrip(".")
@@ -38,7 +41,13 @@ def multiply(size: Decimal, price: Decimal) -> Decimal:
 
 def fits_scale(amount: Decimal, scale: int) -> bool:
     """Whether `amount` has at most `scale` decimals (trailing zeros do not count)."""
-    return amount == _ROUNDING.quantize(amount, Decimal(1).scaleb(-scale))
+    return amount == _ROUNDING.quantize(amount, _unit(scale))
+
+
+@cache
+def _unit(scale: int) -> Decimal:
+    """The least unit at a scale."""
+    return Decimal(1).scaleb(-scale)
 
 
 def fee(notional: Decimal, *, rate: Decimal, minimum: Decimal, scale: int) -> Decimal:
@@ -49,7 +58,7 @@ def fee(notional: Decimal, *, rate: Decimal, minimum: Decimal, scale: int) -> De
     if notional == ZERO or (rate == ZERO and minimum == ZERO):
         return ZERO
     raw = _ROUNDING.multiply(notional, rate)
-    rounded = raw.quantize(Decimal(1).scaleb(-scale), rounding=decimal.ROUND_UP, context=_ROUNDING)
+    rounded = raw.quantize(_unit(scale), rounding=decimal.ROUND_UP, context=_ROUNDING)
     return max(rounded, minimum)
 
 
@@ -58,4 +67,4 @@ def average_price(filled_notional: Decimal, filled_size: Decimal, *, scale: int)
     if filled_size == ZERO:
         return None
     exact = _ROUNDING.divide(filled_notional, filled_size)
-    return exact.quantize(Decimal(1).scaleb(-scale), rounding=decimal.ROUND_HALF_EVEN, context=_ROUNDING)
+    return exact.quantize(_unit(scale), rounding=decimal.ROUND_HALF_EVEN, context=_ROUNDING)

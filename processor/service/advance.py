@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from processor import repository
+from processor.matching.queue_entry import QueueEntry
 from processor.models import SagaType, TradeStatus
 from processor.sagas import order_saga
 from processor.sagas.opening import Opening, opening_of
@@ -14,7 +15,6 @@ from processor.sagas.order_saga import ORDER_SAGA, OrderSagaState
 from processor.sagas.trade_saga import TRADE_SAGA, TradeSagaState
 from processor.service import commands
 from processor.service.commands import Facts
-from processor.service.queue_entry import QueueEntry
 from shared.contracts import Message
 from shared.contracts.assets import AssetReleased, AssetReservationFailed
 from shared.contracts.orders import OrderCancelRequested, OrderConfirmed, OrderCreated
@@ -58,6 +58,10 @@ class SagaBatch:
     entries: dict[str, QueueEntry] = field(default_factory=dict)
     joining: dict[str, None] = field(default_factory=dict)
     finished_trades: list[dict[str, Any]] = field(default_factory=list)
+    _deadline: datetime = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._deadline = self.unit.now + timedelta(seconds=self.answer_seconds)
 
     # -- load ------------------------------------------------------------------------------------------------------------
 
@@ -93,8 +97,7 @@ class SagaBatch:
             )
 
     def _load_entries(self, order_ids: Iterable[str]) -> None:
-        for row in repository.load_queue(self.unit.connection, sorted(order_ids)):
-            self.entries[row["id"]] = QueueEntry.from_row(row)
+        self.entries = repository.load_entries(self.unit.connection, sorted(order_ids))
 
     # -- fold ------------------------------------------------------------------------------------------------------------
 
@@ -253,7 +256,7 @@ class SagaBatch:
         opened = [self._opened_row(saga) for saga in self.sagas.values() if saga.opening]
         moved = [self._moved_row(saga) for saga in self.sagas.values() if saga.steps and not saga.opening]
         ended = [saga.id for saga in self.sagas.values() if saga.steps and saga.state in order_saga.ENDED]
-        changed = [entry.row() for entry in self.entries.values() if entry.changed]
+        changed = [entry for entry in self.entries.values() if entry.changed]
         if opened:
             repository.insert_sagas(connection, opened)
         if moved:
@@ -276,7 +279,7 @@ class SagaBatch:
             "current_state": saga.state,
             "payload": saga.opening,
             "awaiting_batch_id": saga.awaiting_batch_id,
-            "deadline_at": self.unit.now + timedelta(seconds=self.answer_seconds),
+            "deadline_at": self._deadline,
         }
 
     def _moved_row(self, saga: Saga) -> dict[str, Any]:
@@ -290,7 +293,7 @@ class SagaBatch:
             "reason": saga.reason,
             "awaiting": awaiting,
             "awaiting_batch_id": saga.awaiting_batch_id if awaiting else None,
-            "deadline_at": self.unit.now + timedelta(seconds=self.answer_seconds) if awaiting else None,
+            "deadline_at": self._deadline if awaiting else None,
         }
 
 
@@ -307,11 +310,14 @@ RECEIVERS = {
 }
 
 
+_AWAITS_NOTHING = order_saga.ENDED | order_saga.RESTING | {OrderSagaState.NEEDS_HUMAN}
+
+
 def awaits_answer(state: OrderSagaState | TradeSagaState) -> bool:
     """Whether a saga in `state` needs a deadline."""
     if isinstance(state, TradeSagaState):
         return state is TradeSagaState.SETTLING
-    return state not in order_saga.ENDED | order_saga.RESTING | {OrderSagaState.NEEDS_HUMAN}
+    return state not in _AWAITS_NOTHING
 
 
 def advance_sagas(unit: UnitOfWork, messages: Sequence[Message[Any]], *, answer_seconds: float) -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from processor.matching.queue_entry import QueueEntry
 from processor.sagas.opening import OrderTerms
-from processor.service.queue_entry import QueueEntry
 from shared.contracts import Command
 from shared.contracts.assets import ReleaseReservation, ReserveAsset
 from shared.contracts.orders import (

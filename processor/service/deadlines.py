@@ -8,6 +8,7 @@ import msgspec
 import structlog
 
 from processor import repository
+from processor.matching.queue_entry import QueueEntry
 from processor.models import SagaType
 from processor.repository import Row
 from processor.sagas.opening import Opening
@@ -15,7 +16,6 @@ from processor.sagas.order_saga import OrderSagaState
 from processor.service import commands
 from processor.service.advance import RECEIVERS
 from processor.service.commands import Facts
-from processor.service.queue_entry import QueueEntry
 from processor.settings import Settings
 from shared.contracts import Command
 from shared.contracts.trades import SettleTrade
@@ -103,10 +103,7 @@ def _needs_human(row: Row) -> dict[str, Any]:
 
 def resend(unit: UnitOfWork, rows: list[Row], *, answer_seconds: float) -> None:
     """Send the command that each saga (saga_id, saga_type, current_state, version, payload, reason) awaits the answer of."""
-    entries = {
-        row["id"]: QueueEntry.from_row(row)
-        for row in repository.load_queue(unit.connection, [row["saga_id"] for row in rows])
-    }
+    entries = repository.load_entries(unit.connection, [row["saga_id"] for row in rows])
     trades = {row["saga_id"] for row in rows if row["saga_type"] == SagaType.TRADE}
     terms = (
         {row["id"]: _terms(row) for row in repository.find_trades(unit.connection, sorted(trades))} if trades else {}

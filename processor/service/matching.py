@@ -9,11 +9,11 @@ from processor import repository
 from processor.errors import OrderNotOpen, PricesDoNotCross, SelfTrade, SizeExceedsRemainder
 from processor.matching.book import QueuedOrder, any_cross, default_price, sweep
 from processor.matching.policy import Policy, sort_key
+from processor.matching.queue_entry import QueueEntry
 from processor.models import SagaType
 from processor.repository import Row
 from processor.sagas.opening import opening_of
 from processor.sagas.trade_saga import TradeSagaState
-from processor.service.queue_entry import QueueEntry
 from processor.settings import Settings
 from shared import money
 from shared.contracts.orders import OrderSide
@@ -164,7 +164,7 @@ def execute(unit: UnitOfWork, executions: Sequence[Execution], settings: Setting
                 entries.setdefault(side["id"], QueueEntry.from_row(side)).take(execution.size)
     repository.insert_trades(unit.connection, trades)
     repository.insert_sagas(unit.connection, sagas)
-    repository.update_queue(unit.connection, [entry.row() for entry in entries.values()])
+    repository.update_queue(unit.connection, list(entries.values()))
     fault("matching.written")
     unit.record(
         AdminActed(action=action, subject={"trades": len(trades), "first_trade_id": trades[0]["id"]}),

@@ -8,7 +8,6 @@ from processor.models import SagaType
 from processor.sagas.opening import Opening
 from processor.sagas.order_saga import ENDED, OrderSagaState
 from processor.service.deadlines import resend
-from processor.service.queue_entry import QueueEntry
 from processor.settings import Settings
 from shared.contracts.assets import ReleaseReservation
 from shared.contracts.system import AdminActed
@@ -114,7 +113,7 @@ def _back_to_the_book(unit: UnitOfWork, order_id: str) -> None:
     if not rows:
         return
     repository.lock_books(unit.connection, [rows[0]["asset_name"]])
-    entry = QueueEntry.from_row(repository.load_queue(unit.connection, [order_id])[0])
+    entry = repository.load_entries(unit.connection, [order_id])[order_id]
     entry.bust_count = 0
     entry.put_back()
-    repository.update_queue(unit.connection, [entry.row()])
+    repository.update_queue(unit.connection, [entry])

@@ -18,6 +18,7 @@ from shared.contracts.message import (
     encode_messages,
     lane_of,
     partition_of,
+    partition_of_message,
 )
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "lane_of",
     "orders",
     "partition_of",
+    "partition_of_message",
     "system",
     "trades",
 ]

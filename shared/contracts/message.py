@@ -114,6 +114,15 @@ def contract_of(payload: Event | Command) -> Contract:
     return _CONTRACTS[type(payload).__name__]
 
 
+def encode_message(message: Message[Any]) -> bytes:
+    return _ENCODER.encode(message)
+
+
+def join_messages(encoded: Iterable[bytes]) -> bytes:
+    """The batch of messages that are encoded already."""
+    return b"[" + b",".join(encoded) + b"]"
+
+
 def encode_messages(messages: Sequence[Message[Any]]) -> bytes:
     return _ENCODER.encode(messages)
 
@@ -143,10 +152,12 @@ def partition_of(key: str) -> int:
     return crc32(key.encode()) % PARTITIONS
 
 
-def lane_of(message: Message[Any], reader: str, lanes: int) -> int:
-    """Which of the `lanes` to `reader` a message takes."""
-    if reader in SERIAL_READERS:
-        return 0
-    known = _CONTRACTS[message.type]
-    key = str(message.customer_id) if known.by_customer else message.aggregate_id
-    return partition_of(key) % lanes
+def partition_of_message(message: Message[Any]) -> int:
+    """The partition of what a message is about."""
+    by_customer = _CONTRACTS[message.type].by_customer
+    return partition_of(str(message.customer_id) if by_customer else message.aggregate_id)
+
+
+def lane_of(partition: int, reader: str, lanes: int) -> int:
+    """Which of the `lanes` to `reader` a message of this partition takes."""
+    return 0 if reader in SERIAL_READERS else partition % lanes

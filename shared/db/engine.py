@@ -15,6 +15,7 @@ import psycopg.types.json
 from psycopg import errors
 from psycopg.abc import Buffer
 from psycopg.rows import DictRow, dict_row
+from psycopg.types.string import TextLoader
 from psycopg_pool import ConnectionPool, PoolTimeout
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
@@ -89,14 +90,9 @@ class _AmountLoader(psycopg.adapt.Loader):
         return _amount(bytes(data))
 
 
-class _TextLoader(psycopg.adapt.Loader):
-    def load(self, data: Buffer) -> str:
-        return bytes(data).decode()
-
-
 def _configure(connection: psycopg.Connection[DictRow]) -> None:
     connection.adapters.register_loader("numeric", _AmountLoader)
-    connection.adapters.register_loader("uuid", _TextLoader)
+    connection.adapters.register_loader("uuid", TextLoader)
     psycopg.types.json.set_json_loads(msgspec.json.decode, connection)
 
 

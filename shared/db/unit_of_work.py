@@ -88,8 +88,7 @@ class UnitOfWork:
             causation_id=cause.event_id if cause else None,
             payload=payload,
         )
-        for reader in known.readers if readers is None else readers:
-            self._outbox.add(reader, message)
+        self._outbox.add(known.readers if readers is None else readers, message)
         return message
 
     def batch_id(self, reader: str, message: Message[Any]) -> str:

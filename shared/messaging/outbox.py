@@ -5,7 +5,7 @@ claim on a real database; the relay drives it.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from shared.contracts.message import Message, encode_messages, lane_of
+from shared.contracts.message import (
+    Message,
+    encode_message,
+    join_messages,
+    lane_of,
+    partition_of_message,
+)
 from shared.db.arrays import uuid_array
 from shared.faults import fault
 from shared.ids import new_id
@@ -27,6 +33,8 @@ if TYPE_CHECKING:
 
 BATCH_EVENTS_MAX = 500
 LANES_MAX = 64
+MIXED = "Batch"
+"""`event_type` of a batch whose events differ in type."""
 NOTIFY_CHANNEL = "outbox"
 _DOUBLINGS_MAX = 6
 _ASK_AT_ONCE = 200
@@ -41,21 +49,39 @@ def lanes_per_destination() -> int:
     return ServiceSettings().lanes
 
 
+@dataclass(slots=True)
+class _Batch:
+    """A batch while its transaction goes on: `events` as they will stand in it."""
+
+    id: str
+    first: Message[Any]
+    event_type: str
+    events: list[bytes]
+
+
 class Outbox:
     """What one transaction has to say, by destination and lane."""
 
     def __init__(self) -> None:
-        self._batches: dict[tuple[str, int], list[tuple[str, list[Message[Any]]]]] = {}
+        self._batches: dict[tuple[str, int], list[_Batch]] = {}
+        self._lanes = lanes_per_destination()
 
-    def add(self, destination: str, message: Message[Any]) -> None:
-        batches = self._batches.setdefault((destination, lane_of(message, destination, lanes_per_destination())), [])
-        if not batches or len(batches[-1][1]) == BATCH_EVENTS_MAX:
-            batches.append((new_id(), []))
-        batches[-1][1].append(message)
+    def add(self, destinations: Iterable[str], message: Message[Any]) -> None:
+        """Say `message` to each of these. It is encoded once, however many they are."""
+        event = encode_message(message)
+        partition = partition_of_message(message)
+        for destination in destinations:
+            batches = self._batches.setdefault((destination, lane_of(partition, destination, self._lanes)), [])
+            if not batches or len(batches[-1].events) == BATCH_EVENTS_MAX:
+                batches.append(_Batch(new_id(), message, message.type, []))
+            batch = batches[-1]
+            batch.events.append(event)
+            if batch.event_type != message.type:
+                batch.event_type = MIXED
 
     def batch_id(self, destination: str, message: Message[Any]) -> str:
         """The id of the batch that `message`, just added, is in."""
-        return self._batches[(destination, lane_of(message, destination, lanes_per_destination()))][-1][0]
+        return self._batches[(destination, lane_of(partition_of_message(message), destination, self._lanes))][-1].id
 
     def flush(self, connection: "Connection") -> None:
         """Write the batches. `seq` is assigned under the lane's lock, which is held until commit: so in each lane the order of
@@ -64,9 +90,9 @@ class Outbox:
             return
         lanes = sorted(self._batches)
         rows = [
-            _row(batch_id, destination, lane, messages)
+            _row(batch, destination, lane)
             for destination, lane in lanes
-            for batch_id, messages in self._batches[(destination, lane)]
+            for batch in self._batches[(destination, lane)]
         ]
         with connection.pipeline():
             connection.execute(
@@ -89,19 +115,16 @@ def _insert_batches(count: int) -> str:
     )
 
 
-def _row(batch_id: str, destination: str, lane: int, messages: Sequence[Message[Any]]) -> tuple[Any, ...]:
-    first = messages[0]
-    event_type = first.type if len({message.type for message in messages}) == 1 else "Batch"
-    payload = encode_messages(messages).decode()
+def _row(batch: _Batch, destination: str, lane: int) -> tuple[Any, ...]:
     return (
-        batch_id,
+        batch.id,
         destination,
         lane,
-        first.aggregate_type,
-        first.aggregate_id,
-        event_type,
-        payload,
-        len(messages),
+        batch.first.aggregate_type,
+        batch.first.aggregate_id,
+        batch.event_type,
+        join_messages(batch.events).decode(),
+        len(batch.events),
     )
 
 

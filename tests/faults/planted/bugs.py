@@ -3,7 +3,7 @@
 They are patched in here; the product has no switch for them. SQL is changed on its way to the server, by a fragment of its text.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -36,11 +36,11 @@ from asset_service.book import Answer, Book
 from auditor.documents import LOGS
 from auditor.writer import ChainWriter
 from notifier.documents import NOTIFICATIONS
+from processor.matching.queue_entry import QueueEntry
 from processor.models import SagaType
 from processor.sagas.order_saga import ORDER_SAGA, OrderSagaState
 from processor.sagas.transition import Transition
 from processor.service.advance import SagaBatch
-from processor.service.queue_entry import QueueEntry
 from shared import money
 from shared.contracts.message import decode_messages
 from shared.contracts.trades import SettleTrade, TradeSettled, TradeSettlementFailed
@@ -181,9 +181,8 @@ def _only_the_first(original: Any, handler: Any, unit: Any, event_id: str, texts
 def silent(destination: str, *types: str) -> Plant:
     """Messages of these types are not written for `destination`."""
 
-    def add(original: Any, outbox: Any, reader: str, message: Any) -> None:
-        if reader != destination or message.type not in types:
-            original(outbox, reader, message)
+    def add(original: Any, outbox: Any, readers: Iterable[str], message: Any) -> None:
+        original(outbox, [each for each in readers if each != destination or message.type not in types], message)
 
     return around(Outbox, "add", add)
 

@@ -10,6 +10,7 @@ from asset_service.tasks import handle
 from shared.contracts.customers import CustomerDeactivated
 from shared.contracts.message import Message
 from shared.ids import new_id
+from shared.testing.statements import statements_of
 from tests.integration.asset_service.conftest import Api
 from tests.unit.asset_service.worlds import release, reserve, settle
 
@@ -97,15 +98,11 @@ class TestReserveAsset:
                     settle(new_id(), (buy, customers[0]), (sell, customers[1]), "0.1", "10"),
                     release(other, customers[0]),
                 ]
-            executed: list[Any] = []
+            executed: list[str] = []
 
             def work(uow: Any) -> None:
-                original = uow.connection.execute
-                uow.connection.execute = lambda *args, **kwargs: executed.append(args[0]) or original(*args, **kwargs)
-                try:
+                with statements_of(uow.connection, executed):
                     handle(uow, messages)
-                finally:
-                    del uow.connection.execute
 
             api.handlers.run(work)
             return len(executed)

@@ -1,14 +1,21 @@
 """An order's life in the processor, told by messages, on a real database."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from processor.service.advance import UnknownSaga
+from processor.settings import Settings
+from processor.tasks import handler
+from shared.contracts.message import Message
 from shared.contracts.orders import OrderConfirmed, OrderMatched
+from shared.db import UnitOfWork
 from shared.ids import new_id
+from shared.messaging.postgres_inbox import Handler
 from shared.statemachine import InvalidTransition
+from shared.testing.statements import statements_of
+from tests.integration.processor import conftest
 from tests.integration.processor.conftest import Processor, about, cancel, canceled, released, reserved
 
 
@@ -205,32 +212,20 @@ class TestBatches:
 
 
 @pytest.fixture
-def statements(processor: Processor, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+def statements(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     """What the handler executed since the last call, but for what Database does itself."""
-    from shared.db import engine
-
     seen: list[str] = []
 
-    class Counting:
-        def __init__(self, connection: Any) -> None:
-            self._connection = connection
+    def counting(settings: Settings) -> Handler:
+        handle = handler(settings)
 
-        def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-            seen.append(str(query))
-            return self._connection.execute(query, *args, **kwargs)
+        def counted(unit: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
+            with statements_of(unit.connection, seen):
+                handle(unit, messages)
 
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._connection, name)
+        return counted
 
-    class Unit(engine.UnitOfWork):
-        def flush(self) -> None:
-            self.connection = self.connection._connection  # type: ignore[attr-defined]
-            super().flush()
-
-    def counting(connection: Any, **values: Any) -> Any:
-        return Unit(Counting(connection), **values)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(engine, "UnitOfWork", counting)
+    monkeypatch.setattr(conftest, "handler", counting)
 
     def taken() -> list[str]:
         found = seen[:]

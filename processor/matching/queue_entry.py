@@ -4,6 +4,21 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+ENTRY_COLUMNS = (
+    "id",
+    "version",
+    "customer_id",
+    "size",
+    "remaining_size",
+    "in_settlement_size",
+    "filled_size",
+    "filled_notional",
+    "fee_amount",
+    "bust_count",
+    "on_book",
+)
+"""What is read of a row, in the order of the fields of `QueueEntry`."""
+
 
 @dataclass(slots=True)
 class QueueEntry:
@@ -25,19 +40,7 @@ class QueueEntry:
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> "QueueEntry":
-        return cls(
-            row["id"],
-            row["version"],
-            row["customer_id"],
-            row["size"],
-            row["remaining_size"],
-            row["in_settlement_size"],
-            row["filled_size"],
-            row["filled_notional"],
-            row["fee_amount"],
-            row["bust_count"],
-            row["on_book"],
-        )
+        return cls(*(row[name] for name in ENTRY_COLUMNS))
 
     def take(self, size: Decimal) -> None:
         """Match `size`; a full order leaves the book."""
@@ -72,17 +75,4 @@ class QueueEntry:
             "filled_size": self.filled_size,
             "filled_notional": self.filled_notional,
             "fee_amount": self.fee_amount,
-        }
-
-    def row(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "version": self.version,
-            "remaining_size": self.remaining_size,
-            "in_settlement_size": self.in_settlement_size,
-            "filled_size": self.filled_size,
-            "filled_notional": self.filled_notional,
-            "fee_amount": self.fee_amount,
-            "bust_count": self.bust_count,
-            "on_book": self.on_book,
         }
