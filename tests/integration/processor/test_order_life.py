@@ -6,16 +6,13 @@ from typing import Any
 import pytest
 
 from processor.service.advance import UnknownSaga
-from processor.settings import Settings
 from processor.tasks import handler
 from shared.contracts.message import Message
 from shared.contracts.orders import OrderConfirmed, OrderMatched
 from shared.db import UnitOfWork
 from shared.ids import new_id
-from shared.messaging.postgres_inbox import Handler
 from shared.statemachine import InvalidTransition
 from shared.testing.statements import statements_of
-from tests.integration.processor import conftest
 from tests.integration.processor.conftest import Processor, about, cancel, canceled, released, reserved
 
 
@@ -212,20 +209,19 @@ class TestBatches:
 
 
 @pytest.fixture
-def statements(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+def statements(processor: Processor, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     """What the handler executed since the last call, but for what Database does itself."""
     seen: list[str] = []
+    handle = handler(processor.settings)
 
-    def counting(settings: Settings) -> Handler:
-        handle = handler(settings)
+    def counted(unit: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
+        with statements_of(unit.connection, seen):
+            handle(unit, messages)
 
-        def counted(unit: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
-            with statements_of(unit.connection, seen):
-                handle(unit, messages)
+    def tell(*messages: Message[Any]) -> None:
+        processor.database.run(lambda unit: counted(unit, messages))
 
-        return counted
-
-    monkeypatch.setattr(conftest, "handler", counting)
+    monkeypatch.setattr(processor, "tell", tell)
 
     def taken() -> list[str]:
         found = seen[:]
