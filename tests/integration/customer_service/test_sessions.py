@@ -1,11 +1,14 @@
 """Signing in, rotating, signing out, changing the password."""
 
 import os
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psycopg
 import pytest
+from argon2 import PasswordHasher, extract_parameters
 
 from tests.integration.customer_service.conftest import PASSWORD, Api, Person
 
@@ -49,6 +52,36 @@ class TestSignIn:
         event = api.events(customer.id)[-1]
         assert (event["type"], event["payload"]["reason"]) == ("SignInFailed", "credentials")
         assert customer.username not in str(event)
+
+    def test_a_name_that_nobody_has_takes_the_same_path(
+        self, api: Api, customer: Person, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its time is measured by measure_sign_in.py; here by what is done: which statements, and what a hash costs."""
+        done: list[str] = []
+        execute, verify = psycopg.Connection.execute, PasswordHasher.verify
+
+        def executing(connection: Any, query: Any, *args: Any, **options: Any) -> Any:
+            # What runs by the clock, in a thread of its own or once a second, is nobody's sign-in.
+            if "backlog" not in threading.current_thread().name and "clock_offset" not in str(query):
+                done.append(str(query))
+            return execute(connection, query, *args, **options)
+
+        def verifying(hasher: Any, stored: str, password: Any) -> Any:
+            done.append(f"hash {extract_parameters(stored)}")
+            return verify(hasher, stored, password)
+
+        def steps(username: str) -> list[str]:
+            done.clear()
+            assert api.sign_in(username, "wrong horse").status_code == 401
+            return done[:]
+
+        monkeypatch.setattr(psycopg.Connection, "execute", executing)
+        monkeypatch.setattr(PasswordHasher, "verify", verifying)
+        known, unknown = steps(customer.username), steps("nobody-at-all")
+        assert known == unknown
+        assert sum(step.startswith("hash ") for step in known) == 1
+        assert any("INSERT INTO sign_in_failures" in step for step in known)
+        assert any("INSERT INTO outbox_events" in step for step in known)
 
     def test_failures_slow_an_account_but_its_owner_gets_in(self, api: Api, customer: Person) -> None:
         for _ in range(5):
