@@ -12,6 +12,7 @@ from customer_service.settings import Settings
 from customer_service.sign_in_limit import SignInLimit
 from shared import encryption
 from shared.app import service_resources
+from shared.auth.ended_sessions import ended_sessions_of
 from shared.auth.keys import SigningKey, load_signing_key
 from shared.auth.principals import CachedDirectory, Principal, principal_from_row
 from shared.db import Database
@@ -73,7 +74,7 @@ class CustomerResources:
     def _load_principal(self, customer_id: int) -> Principal | None:
         with self.database.read() as connection:
             row = repository.find_state(connection, customer_id)
-        return None if row is None else principal_from_row(row)
+            return None if row is None else principal_from_row(row, ended_sessions_of(connection, customer_id))
 
     def _load_id(self, username: str) -> int | None:
         with self.database.read() as connection:

@@ -7,7 +7,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from customer_service import repository
 from customer_service.dependencies import Resources
-from customer_service.endpoints.sessions import end_tokens, password_checked
+from customer_service.endpoints.sessions import mark_ended, password_checked
 from customer_service.repository import Row
 from customer_service.schemas import ApiKeyCreate, ApiKeyCreated, ApiKeyRead, OwnApiKeyRead
 from customer_service.service import api_keys
@@ -68,9 +68,11 @@ def get_own_api_key(caller: Caller, resources: Resources, request: Request) -> O
 def revoke_api_key(key_id: str, caller: Caller, resources: Resources) -> Response:
     """Also the access tokens that were exchanged for it."""
     resources.database.run(
-        lambda uow: api_keys.revoke_api_key(uow, caller.customer_id, key_id), context=caller.context()
+        lambda uow: api_keys.revoke_api_key(uow, resources.settings, caller.customer_id, key_id),
+        context=caller.context(),
     )
-    end_tokens(resources, key_id)
+    mark_ended(resources, key_id)
+    resources.principals.forget(caller.customer_id)
     return Response(status_code=204)
 
 

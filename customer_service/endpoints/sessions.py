@@ -263,29 +263,30 @@ def _tokens(resources: CustomerResources, session: Session) -> TokenRead:
 
 
 def _revoke(resources: CustomerResources, token: str, context: Context) -> None:
-    session_id = _session_of(resources, token)
+    session_id, program_of = _session_of(resources, token)
     if session_id is None:
         return
-    sessions.sign_out(resources.database, session_id, context)
-    end_tokens(resources, session_id)
+    sessions.sign_out(resources.database, resources.settings, session_id, context, program_of=program_of)
+    mark_ended(resources, session_id)
 
 
-def end_tokens(resources: CustomerResources, session_id: str) -> None:
-    """The access tokens of a session, or of an API key."""
+def mark_ended(resources: CustomerResources, session_id: str) -> None:
+    """Tell the edge of every process at once what its service's own store will know when the event has arrived."""
     try:
-        # Its access tokens live on for minutes; the edge asks for this mark with each request's rate limit.
         resources.valkey.command(*revoke_command(session_id, resources.settings.access_token_seconds))
     except Unavailable:
         return
 
 
-def _session_of(resources: CustomerResources, token: str) -> str | None:
+def _session_of(resources: CustomerResources, token: str) -> tuple[str | None, int | None]:
+    """The session of a refresh or access token, and whose program's it is, if it is one's."""
     if token.count(".") != 2:
-        return sessions.family_of(resources.database, token)
+        return sessions.family_of(resources.database, token), None
     try:
-        return TokenVerifier(directory_key_set(resources.key_directory)).verify(token).session_id
+        access = TokenVerifier(directory_key_set(resources.key_directory)).verify(token)
     except InvalidToken:
-        return None
+        return None, None
+    return access.session_id, access.customer_id if access.api_scopes is not None else None
 
 
 async def _hashing(resources: CustomerResources, work: Callable[[], T]) -> T:

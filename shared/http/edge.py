@@ -194,7 +194,8 @@ class Edge:
                 raise ServiceUnavailable() from None
         if principal is None:
             raise NotYetKnown()
-        if not principal.active or token.issued_at < principal.tokens_valid_from.timestamp() - 0.001:
+        too_old = token.issued_at < principal.tokens_valid_from.timestamp() - 0.001
+        if not principal.active or too_old or token.session_id in principal.ended_sessions:
             raise InvalidToken("The access token is no longer valid.", presented=True)
         return principal
 
