@@ -39,7 +39,7 @@ class CustomerResources:
         self.marks = IdempotencyMarks(self.valkey)
         self.sign_in_limit = SignInLimit(self.valkey)
         self.passwords = Passwords(settings)
-        # Hashing has threads of its own: a crowd at the sign-in must not take those of everybody else.
+        # Hashing, and who shows a key, has threads of its own: a crowd at the sign-in must not take those of everybody else.
         self.hashing = ThreadPoolExecutor(_HASHING_THREADS, thread_name_prefix="hashing")
         self.backlog = Backlog(self.database, NAME, settings)
         # It only tells and reads nobody's messages; the paths are there as in every service.

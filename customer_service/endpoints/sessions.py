@@ -162,8 +162,7 @@ async def get_me(caller: Caller) -> MeRead:
 
 
 async def _sign_in(resources: CustomerResources, request: Request, username: str, password: str) -> Session:
-    address = request_state(request).address
-    await run_in_threadpool(resources.sign_in_limit.check, address)
+    await run_in_threadpool(resources.sign_in_limit.check, request_state(request).address)
     name = username.lower()
     await _slowed(resources, name)
     sign_in = partial(
@@ -176,22 +175,28 @@ async def _sign_in(resources: CustomerResources, request: Request, username: str
         password[: _SECRET_LENGTH_MAX + 1],
         _anonymous(request),
     )
+    return await _limited(resources, request, sign_in)
 
-    def attempt() -> Session:
-        # Judged again in the hashing thread: of a crowd that came at once, few go further than the limit.
+
+async def _limited(resources: CustomerResources, request: Request, attempt: Callable[[], T]) -> T:
+    """Try it, unless too many from this address failed.
+
+    Asked in the very thread that tries, of which there are few: of a crowd that came at once, few go further than the limit.
+    """
+    address = request_state(request).address
+
+    def judged() -> T:
         resources.sign_in_limit.check(address)
         try:
-            return sign_in()
+            return attempt()
         except InvalidCredentials:
             resources.sign_in_limit.count_failure(address)
             raise
 
-    return await _hashing(resources, attempt)
+    return await _hashing(resources, judged)
 
 
 async def _exchange_key(resources: CustomerResources, request: Request, form: Mapping[str, str]) -> TokenRead:
-    address = request_state(request).address
-    await run_in_threadpool(resources.sign_in_limit.check, address)
     exchange = partial(
         api_keys.sign_in,
         resources.database,
@@ -200,11 +205,7 @@ async def _exchange_key(resources: CustomerResources, request: Request, form: Ma
         form.get("scope"),
         _anonymous(request),
     )
-    try:
-        program = await run_in_threadpool(exchange)
-    except InvalidCredentials:
-        await run_in_threadpool(resources.sign_in_limit.count_failure, address)
-        raise
+    program = await _limited(resources, request, exchange)
     lifetime = resources.settings.access_token_seconds
     if program.seconds_left is not None:
         lifetime = max(1, min(lifetime, program.seconds_left))
