@@ -182,6 +182,17 @@ class TestRefresh:
         finally:
             api.execute("UPDATE clock_offset SET value = '0'")
 
+    def test_however_often_it_is_rotated_a_session_ends(self, api: Api, customer: Person) -> None:
+        token = api.sign_in(customer.username).json()["refresh_token"]
+        try:
+            for hours in range(23, 30 * 24, 23):
+                api.execute("UPDATE clock_offset SET value = make_interval(hours => %s)", hours)
+                token = refresh(api, token).json()["refresh_token"]
+            api.execute("UPDATE clock_offset SET value = '30 days 1 minute'")
+            assert refresh(api, token).json()["code"] == "invalid-refresh-token"
+        finally:
+            api.execute("UPDATE clock_offset SET value = '0'")
+
     def test_made_up_and_access_tokens_are_no_refresh_tokens(self, api: Api, customer: Person) -> None:
         access = api.sign_in(customer.username).json()["access_token"]
         for token in ("made-up", access):
