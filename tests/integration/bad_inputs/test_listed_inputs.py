@@ -4,8 +4,8 @@ Elsewhere: 18-27 also tests/unit/shared/json; 37-49, 137-155 tests/integration/e
 75-78 order_service and processor; 83-112 tests/unit/shared/auth, customer_service, authorization and e2e; 113-118 authorization;
 156-158 tests/unit/shared/test_log_lines.py; 159-161 auditor; 179 tests/integration/infra.
 What they are about does not exist: risk limits (67-74, but a halted instrument), If-Match (80-82), registering oneself and
-resetting a password (111, 112), webhooks (162-176), service tokens (178). Not held: 177, who may write to Valkey may forge a message
-(docs/security.md). Not tried: 154 with 10,000 connections, 155 an export that is abandoned.
+resetting a password (111, 112), webhooks (162-176), service tokens (178). Not held: 177, who may write to Valkey may forge a
+message (docs/security.md). Not tried: 154 with 10,000 connections, 155 an export that is abandoned.
 """
 
 from collections.abc import Iterator
