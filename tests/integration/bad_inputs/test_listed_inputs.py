@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from shared.db.page import encode_cursor
 from shared.errors import known_errors
 from shared.ids import new_id
 from tests.integration.bad_inputs.conftest import Judge
@@ -129,6 +130,37 @@ OTHER_SPELLINGS = {
     "122 backslash": "/api%5corders",
     "122 parameter": "/api/orders;x=1",
 }
+COLLECTIONS = (
+    "/api/orders",
+    "/api/trades",
+    "/api/sagas",
+    "/api/matching/queue?asset_name=AAPL",
+    "/api/assets",
+    "/api/reservations",
+    "/api/transfers",
+    "/api/instruments",
+    "/api/ledger/entries",
+    "/api/customers",
+    "/api/brokers",
+    "/api/brokers/{broker}/customers",
+    "/api/api-keys",
+    "/api/notifications",
+    "/api/audit/logs",
+    "/api/audit/telemetry",
+    "/api/dead-letters/order_service",
+    "/api/dead-letters/notifier",
+)
+FORGED_KEYS: tuple[list[str | int], ...] = (
+    ["x"],
+    ["a\x00b"],
+    [-1],
+    [2**63],
+    [2**70],
+    ["x", "x"],
+    ["infinity", "01a1fc82-f09b-7149-aaba-17f42ff6860f"],
+    ["0001-01-01T00:00:00+14:00", "01a1fc82-f09b-7149-aaba-17f42ff6860f"],
+    [2**63, "AAPL"],
+)
 OPERATORS = {"133": '{"$ne":null}', "134": '{"$where":"sleep(9)"}', "135": '{"$regex":".*"}', "136": "$where"}
 
 
@@ -202,6 +234,16 @@ class TestQueries:
     def test_row_53_a_trail_backwards_in_time(self, judge: Judge) -> None:
         answer = judge.call("GET", "/api/audit/logs?from=2026-11-21T00:00:00Z&to=2026-11-20T00:00:00Z", "auditor")
         assert answer.status_code == 422
+
+    @pytest.mark.parametrize("keys", FORGED_KEYS, ids=str)
+    @pytest.mark.parametrize("path", COLLECTIONS)
+    def test_row_51_keys_that_no_row_has(self, judge: Judge, path: str, keys: list[str | int]) -> None:
+        """Well-formed cursors, as who has understood them would make them: refused, or a place between rows."""
+        path = path.format(broker=judge.world.people["broker"])
+        separator = "&" if "?" in path else "?"
+        caller = "customer" if path in ("/api/notifications", "/api/api-keys") else "admin"
+        answer = judge.call("GET", f"{path}{separator}cursor={encode_cursor(keys)}", caller)
+        assert answer.status_code in (200, 422)
 
     def test_row_51_a_cursor_of_another_collection(self, judge: Judge) -> None:
         cursor = judge.call("GET", "/api/orders?limit=1", "customer").json()["next_cursor"]
