@@ -11,6 +11,7 @@ from auditor.chain import Head
 from auditor.settings import Settings
 from shared.mongo import Document, MongoDatabase, only_duplicates
 from shared.mongo.inbox import inbox_indexes
+from shared.mongo.principals import principal_indexes
 
 NAME = "auditor"
 LOGS = "audit_logs"
@@ -26,6 +27,7 @@ def open_database(settings: Settings, *, pool_size: int) -> MongoDatabase:
     """The auditor's database; nothing is connected yet."""
     indexes = {
         **inbox_indexes(kept_seconds=settings.processed_events_kept_seconds),
+        **principal_indexes(),
         LOGS: _LOG_INDEXES,
         TELEMETRY: [_telemetry_index(settings)],
     }

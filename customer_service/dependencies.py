@@ -12,6 +12,7 @@ from customer_service.settings import Settings
 from customer_service.sign_in_limit import SignInLimit
 from shared import encryption
 from shared.app import service_resources
+from shared.auth.ended_sessions import ended_sessions_of
 from shared.auth.keys import SigningKey, load_signing_key
 from shared.auth.principals import CachedDirectory, Principal, principal_from_row
 from shared.db import Database
@@ -38,7 +39,7 @@ class CustomerResources:
         self.marks = IdempotencyMarks(self.valkey)
         self.sign_in_limit = SignInLimit(self.valkey)
         self.passwords = Passwords(settings)
-        # Hashing has threads of its own: a crowd at the sign-in must not take those of everybody else.
+        # Hashing, and who shows a key, has threads of its own: a crowd at the sign-in must not take those of everybody else.
         self.hashing = ThreadPoolExecutor(_HASHING_THREADS, thread_name_prefix="hashing")
         self.backlog = Backlog(self.database, NAME, settings)
         # It only tells and reads nobody's messages; the paths are there as in every service.
@@ -73,7 +74,7 @@ class CustomerResources:
     def _load_principal(self, customer_id: int) -> Principal | None:
         with self.database.read() as connection:
             row = repository.find_state(connection, customer_id)
-        return None if row is None else principal_from_row(row)
+            return None if row is None else principal_from_row(row, ended_sessions_of(connection, customer_id))
 
     def _load_id(self, username: str) -> int | None:
         with self.database.read() as connection:

@@ -14,7 +14,7 @@ from shared.contracts.customers import CustomerState, NotificationPreferencesCha
 from shared.contracts.message import Message
 from shared.mongo import Document, MongoDatabase, only_duplicates
 from shared.mongo.inbox import inbox_indexes
-from shared.mongo.principals import guarded_upsert
+from shared.mongo.principals import guarded_upsert, principal_indexes
 
 NAME = "notifier"
 NOTIFICATIONS = "notifications"
@@ -47,7 +47,11 @@ class Recipient:
 
 def open_database(settings: Settings, *, pool_size: int, operation_seconds: float | None = None) -> MongoDatabase:
     """The notifier's database; nothing is connected yet."""
-    indexes = {**inbox_indexes(kept_seconds=settings.processed_events_kept_seconds), NOTIFICATIONS: _INDEXES}
+    indexes = {
+        **inbox_indexes(kept_seconds=settings.processed_events_kept_seconds),
+        **principal_indexes(),
+        NOTIFICATIONS: _INDEXES,
+    }
     return MongoDatabase(
         settings.database_url, NAME, pool_size=pool_size, indexes=indexes, operation_seconds=operation_seconds
     )

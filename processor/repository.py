@@ -130,14 +130,14 @@ def find_saga(connection: Connection, saga_id: str, *, lock: bool = False) -> Ro
     return connection.execute(query, (saga_id,)).fetchone()
 
 
-def list_sagas(connection: Connection, *, state: str | None, before: Sequence[Any] | None, limit: int) -> list[Row]:
+def list_sagas(connection: Connection, *, state: str | None, before: str | None, limit: int) -> list[Row]:
     """Newest first."""
     conditions, parameters = [sql.SQL("true")], {"limit": limit, "state": state}
     if state is not None:
         conditions.append(sql.SQL("needs_human" if state == "NEEDS_HUMAN" else "current_state = %(state)s"))
     if before is not None:
         conditions.append(sql.SQL("saga_id < %(before)s::uuid"))
-        parameters["before"] = before[0]
+        parameters["before"] = before
     query = sql.SQL("SELECT * FROM saga_instances WHERE {} ORDER BY saga_id DESC LIMIT %(limit)s")
     return connection.execute(query.format(sql.SQL(" AND ").join(conditions)), parameters).fetchall()
 

@@ -7,10 +7,10 @@ from fastapi import Query
 
 from asset_service import repository
 from asset_service.dependencies import Resources
-from asset_service.endpoints.cursors import asset_after, id_after
+from asset_service.endpoints.cursors import asset_after
 from asset_service.schemas import AssetRead, ReservationRead
 from shared.auth.caller import Caller
-from shared.db.page import page_of
+from shared.db.page import decode_id_cursor, page_of
 from shared.errors import NotFound
 from shared.http.fields import AssetName, CustomerIdText
 from shared.http.paging import Collection, Paging
@@ -52,7 +52,7 @@ def list_reservations(
     order_id: Annotated[UUID | None, Query()] = None,
 ) -> Collection[ReservationRead]:
     owners = caller.visible_customers(customer_id)
-    before_id = id_after(paging.cursor)
+    before_id = decode_id_cursor(paging.cursor)
     with resources.database.read() as connection:
         rows = repository.list_reservations(
             connection,

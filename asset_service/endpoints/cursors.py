@@ -6,27 +6,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from shared.db.page import InvalidCursor, decode_cursor
 from shared.http.fields import AssetName, CustomerId
-from shared.ids import is_id
 
 T = TypeVar("T")
 _names = TypeAdapter[str](AssetName)
 _customers = TypeAdapter[int](CustomerId)
 
 
-def id_after(cursor: str | None) -> str | None:
+def name_after(cursor: str | None) -> str:
     """
     Raises:
-        InvalidCursor: not one of ours; so for all of these.
+        InvalidCursor: not one of ours; so for both of these.
     """
-    if cursor is None:
-        return None
-    (key,) = decode_cursor(cursor, str)
-    if not is_id(key):
-        raise InvalidCursor
-    return str(key)
-
-
-def name_after(cursor: str | None) -> str:
     if cursor is None:
         return ""
     (key,) = decode_cursor(cursor, str)

@@ -7,11 +7,10 @@ from fastapi import Query
 
 from asset_service import repository
 from asset_service.dependencies import Resources
-from asset_service.endpoints.cursors import id_after
 from asset_service.schemas import FindingRead, LedgerEntryRead, VerificationRead
 from asset_service.service import verification
 from shared.auth.caller import Caller
-from shared.db.page import page_of
+from shared.db.page import decode_id_cursor, page_of
 from shared.http.fields import CustomerIdText, VisibleId
 from shared.http.paging import Collection, Paging
 from shared.http.route import service_router
@@ -28,7 +27,7 @@ def list_ledger_entries(
     tx_ref: Annotated[VisibleId | None, Query()] = None,
 ) -> Collection[LedgerEntryRead]:
     owners = caller.visible_customers(customer_id)
-    before_id = id_after(paging.cursor)
+    before_id = decode_id_cursor(paging.cursor)
     with resources.database.read() as connection:
         rows = repository.list_ledger_entries(
             connection, customer_ids=owners, tx_ref=tx_ref, before_id=before_id, limit=paging.limit + 1

@@ -7,13 +7,12 @@ from fastapi import Query, Response
 
 from asset_service import repository
 from asset_service.dependencies import AssetResources, Resources
-from asset_service.endpoints.cursors import id_after
 from asset_service.schemas import DepositCreate, TransferRead, WithdrawalCreate
 from asset_service.service import transfers
 from shared.auth.caller import Caller, CallerContext
 from shared.auth.second_factor import ProofHeader, verify_proof
 from shared.db import UnitOfWork
-from shared.db.page import page_of
+from shared.db.page import decode_id_cursor, page_of
 from shared.http.fields import CustomerIdText
 from shared.http.idempotency import REPLAYED_HEADERS, Idempotency, IdempotentCall, Replay
 from shared.http.paging import Collection, Paging
@@ -63,7 +62,7 @@ def list_transfers(
     customer_id: Annotated[CustomerIdText | None, Query()] = None,
 ) -> Collection[TransferRead]:
     owners = caller.visible_customers(customer_id)
-    before_id = id_after(paging.cursor)
+    before_id = decode_id_cursor(paging.cursor)
     with resources.database.read() as connection:
         rows = repository.list_transfers(connection, customer_ids=owners, before_id=before_id, limit=paging.limit + 1)
     page = page_of(rows, limit=paging.limit, key=lambda row: [row["id"]])

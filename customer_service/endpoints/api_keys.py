@@ -7,17 +7,16 @@ from fastapi.concurrency import run_in_threadpool
 
 from customer_service import repository
 from customer_service.dependencies import Resources
-from customer_service.endpoints.sessions import end_tokens, password_checked
+from customer_service.endpoints.sessions import mark_ended, password_checked
 from customer_service.repository import Row
 from customer_service.schemas import ApiKeyCreate, ApiKeyCreated, ApiKeyRead, OwnApiKeyRead
 from customer_service.service import api_keys
 from shared.auth.caller import Caller, request_state
 from shared.auth.permissions import operations_of
-from shared.db.page import InvalidCursor, decode_cursor, page_of
+from shared.db.page import decode_id_cursor, page_of
 from shared.errors import NotFound
 from shared.http.paging import Collection, Paging
 from shared.http.route import service_router
-from shared.ids import is_id
 
 router = service_router(tags=["api keys"])
 
@@ -40,9 +39,7 @@ async def create_api_key(body: ApiKeyCreate, caller: Caller, resources: Resource
 
 @router.get("/api/api-keys", summary="My keys, the oldest first")
 def list_api_keys(caller: Caller, resources: Resources, paging: Paging) -> Collection[ApiKeyRead]:
-    after_id = decode_cursor(paging.cursor, str)[0] if paging.cursor else None
-    if after_id is not None and not is_id(after_id):
-        raise InvalidCursor
+    after_id = decode_id_cursor(paging.cursor)
     with resources.database.read() as connection:
         rows = repository.list_api_keys(connection, caller.customer_id, after_id=after_id, limit=paging.limit + 1)
     page = page_of(rows, limit=paging.limit, key=lambda row: [row["id"]])
@@ -68,9 +65,11 @@ def get_own_api_key(caller: Caller, resources: Resources, request: Request) -> O
 def revoke_api_key(key_id: str, caller: Caller, resources: Resources) -> Response:
     """Also the access tokens that were exchanged for it."""
     resources.database.run(
-        lambda uow: api_keys.revoke_api_key(uow, caller.customer_id, key_id), context=caller.context()
+        lambda uow: api_keys.revoke_api_key(uow, resources.settings, caller.customer_id, key_id),
+        context=caller.context(),
     )
-    end_tokens(resources, key_id)
+    mark_ended(resources, key_id)
+    resources.principals.forget(caller.customer_id)
     return Response(status_code=204)
 
 

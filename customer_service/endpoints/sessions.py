@@ -162,8 +162,7 @@ async def get_me(caller: Caller) -> MeRead:
 
 
 async def _sign_in(resources: CustomerResources, request: Request, username: str, password: str) -> Session:
-    address = request_state(request).address
-    await run_in_threadpool(resources.sign_in_limit.check, address)
+    await run_in_threadpool(resources.sign_in_limit.check, request_state(request).address)
     name = username.lower()
     await _slowed(resources, name)
     sign_in = partial(
@@ -176,22 +175,28 @@ async def _sign_in(resources: CustomerResources, request: Request, username: str
         password[: _SECRET_LENGTH_MAX + 1],
         _anonymous(request),
     )
+    return await _limited(resources, request, sign_in)
 
-    def attempt() -> Session:
-        # Judged again in the hashing thread: of a crowd that came at once, few go further than the limit.
+
+async def _limited(resources: CustomerResources, request: Request, attempt: Callable[[], T]) -> T:
+    """Try it, unless too many from this address failed.
+
+    Asked in the very thread that tries, of which there are few: of a crowd that came at once, few go further than the limit.
+    """
+    address = request_state(request).address
+
+    def judged() -> T:
         resources.sign_in_limit.check(address)
         try:
-            return sign_in()
+            return attempt()
         except InvalidCredentials:
             resources.sign_in_limit.count_failure(address)
             raise
 
-    return await _hashing(resources, attempt)
+    return await _hashing(resources, judged)
 
 
 async def _exchange_key(resources: CustomerResources, request: Request, form: Mapping[str, str]) -> TokenRead:
-    address = request_state(request).address
-    await run_in_threadpool(resources.sign_in_limit.check, address)
     exchange = partial(
         api_keys.sign_in,
         resources.database,
@@ -200,11 +205,7 @@ async def _exchange_key(resources: CustomerResources, request: Request, form: Ma
         form.get("scope"),
         _anonymous(request),
     )
-    try:
-        program = await run_in_threadpool(exchange)
-    except InvalidCredentials:
-        await run_in_threadpool(resources.sign_in_limit.count_failure, address)
-        raise
+    program = await _limited(resources, request, exchange)
     lifetime = resources.settings.access_token_seconds
     if program.seconds_left is not None:
         lifetime = max(1, min(lifetime, program.seconds_left))
@@ -263,29 +264,30 @@ def _tokens(resources: CustomerResources, session: Session) -> TokenRead:
 
 
 def _revoke(resources: CustomerResources, token: str, context: Context) -> None:
-    session_id = _session_of(resources, token)
+    session_id, program_of = _session_of(resources, token)
     if session_id is None:
         return
-    sessions.sign_out(resources.database, session_id, context)
-    end_tokens(resources, session_id)
+    sessions.sign_out(resources.database, resources.settings, session_id, context, program_of=program_of)
+    mark_ended(resources, session_id)
 
 
-def end_tokens(resources: CustomerResources, session_id: str) -> None:
-    """The access tokens of a session, or of an API key."""
+def mark_ended(resources: CustomerResources, session_id: str) -> None:
+    """Tell the edge of every process at once what its service's own store will know when the event has arrived."""
     try:
-        # Its access tokens live on for minutes; the edge asks for this mark with each request's rate limit.
         resources.valkey.command(*revoke_command(session_id, resources.settings.access_token_seconds))
     except Unavailable:
         return
 
 
-def _session_of(resources: CustomerResources, token: str) -> str | None:
+def _session_of(resources: CustomerResources, token: str) -> tuple[str | None, int | None]:
+    """The session of a refresh or access token, and whose program's it is, if it is one's."""
     if token.count(".") != 2:
-        return sessions.family_of(resources.database, token)
+        return sessions.family_of(resources.database, token), None
     try:
-        return TokenVerifier(directory_key_set(resources.key_directory)).verify(token).session_id
+        access = TokenVerifier(directory_key_set(resources.key_directory)).verify(token)
     except InvalidToken:
-        return None
+        return None, None
+    return access.session_id, access.customer_id if access.api_scopes is not None else None
 
 
 async def _hashing(resources: CustomerResources, work: Callable[[], T]) -> T:

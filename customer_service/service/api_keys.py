@@ -9,7 +9,8 @@ from datetime import datetime
 from customer_service import repository
 from customer_service.errors import InvalidCredentials, TooManyApiKeys
 from customer_service.repository import Row
-from customer_service.service.sessions import record_sign_in, token_digest
+from customer_service.service.sessions import end_access, record_sign_in, token_digest
+from customer_service.settings import Settings
 from shared.auth.permissions import ApiScope
 from shared.contracts.customers import ApiKeyCreated, ApiKeyRevoked
 from shared.contracts.message import Actor
@@ -62,8 +63,8 @@ def create_api_key(
     return row, secret
 
 
-def revoke_api_key(uow: UnitOfWork, customer_id: int, key_id: str) -> None:
-    """End a key; ending it again changes nothing.
+def revoke_api_key(uow: UnitOfWork, settings: Settings, customer_id: int, key_id: str) -> None:
+    """End a key and the access tokens it was exchanged for; ending it again changes nothing.
 
     Raises:
         NotFound: the customer has no such key.
@@ -73,6 +74,7 @@ def revoke_api_key(uow: UnitOfWork, customer_id: int, key_id: str) -> None:
         raise NotFound()
     if revoked:
         uow.record(ApiKeyRevoked(api_key_id=key_id), aggregate_id=str(customer_id), customer_id=customer_id)
+        end_access(uow, settings, customer_id, key_id)
 
 
 def sign_in(database: Database, key_id: str, secret: str, wanted: str | None, context: Context) -> Program:

@@ -10,6 +10,7 @@ from customer_service.errors import EmailTaken, UsernameTaken, no_such
 from customer_service.personal import FIELDS, NOTHING, Personal, digests, opened, sealed
 from customer_service.repository import Row
 from customer_service.service.events import PROJECTION_READERS, changes, record_state, state_fields
+from shared.auth.ended_sessions import find_session_ends
 from shared.auth.permissions import Role
 from shared.clock import utc_now
 from shared.contracts.customers import (
@@ -235,8 +236,8 @@ def unassign_broker_customer(uow: UnitOfWork, broker_id: int, customer_id: int) 
 
 
 def republish(database: Database) -> int:
-    """Say every customer's state again to those who keep a projection; how many. The guard by version makes it
-    harmless."""
+    """Say every customer's state, and which of his sessions ended just now, again to those who keep a projection; how many
+    customers. The guard by version makes it harmless."""
     after_id, count = 0, 0
     while True:
         batch = database.run(lambda uow, after_id=after_id: _republish_batch(uow, after_id))  # type: ignore[misc]
@@ -264,6 +265,8 @@ def _republish_batch(uow: UnitOfWork, after_id: int) -> list[int]:
             customer_id=row["customer_id"],
             readers=("notifier",),
         )
+    for end in find_session_ends(uow.connection, [row["id"] for row in rows]):
+        uow.record(end, aggregate_id=str(end.customer_id), customer_id=end.customer_id, readers=PROJECTION_READERS)
     return [row["id"] for row in rows]
 
 

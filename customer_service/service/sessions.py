@@ -4,6 +4,7 @@ family."""
 import hashlib
 import secrets
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 from customer_service import repository
@@ -12,8 +13,9 @@ from customer_service.passwords import Passwords
 from customer_service.repository import Row
 from customer_service.service.events import record_state
 from customer_service.settings import Settings
+from shared.auth.ended_sessions import TOKENS_LONGER_SECONDS, ended_sessions_of, put_session_ends
 from shared.clock import utc_now
-from shared.contracts.customers import CustomerUpdated, SignInFailed, UserSignedIn
+from shared.contracts.customers import CustomerUpdated, SessionEnded, SignInFailed, UserSignedIn
 from shared.contracts.message import Actor
 from shared.db import Context, Database, UnitOfWork
 from shared.errors import FieldError, ValidationFailed
@@ -104,6 +106,7 @@ def refresh(database: Database, settings: Settings, token: str, context: Context
         if found["rotated_at"] is not None:
             # Committed before the refusal: raising here would roll the revocation back.
             if repository.revoke_family(uow.connection, found["family_id"]) is not None:
+                end_access(uow, settings, found["customer_id"], found["family_id"])
                 _record_failed(uow, found["username"], found["customer_id"], "refresh_token_reused")
             family: str = found["family_id"]
             return family
@@ -128,9 +131,29 @@ def family_of(database: Database, token: str) -> str | None:
         return repository.find_family(connection, token_digest(token))
 
 
-def sign_out(database: Database, session_id: str, context: Context) -> None:
-    """End a session: none of its refresh tokens works any more. Ending it again changes nothing."""
-    database.run(lambda uow: repository.revoke_family(uow.connection, session_id), context=context)
+def sign_out(
+    database: Database, settings: Settings, session_id: str, context: Context, *, program_of: int | None = None
+) -> None:
+    """End a session: none of its tokens works any more. Ending it again changes nothing.
+
+    Args:
+        program_of: whose program it is, for the session of an API key. The key itself goes on.
+    """
+
+    def work(uow: UnitOfWork) -> None:
+        customer_id = repository.revoke_family(uow.connection, session_id) or program_of
+        if customer_id is not None and session_id not in ended_sessions_of(uow.connection, customer_id):
+            end_access(uow, settings, customer_id, session_id)
+
+    database.run(work, context=context)
+
+
+def end_access(uow: UnitOfWork, settings: Settings, customer_id: int, session_id: str) -> None:
+    """Let no service take the access tokens of a session, or of an API key, any more."""
+    until = uow.now + timedelta(seconds=settings.access_token_seconds + TOKENS_LONGER_SECONDS)
+    end = SessionEnded(customer_id=customer_id, session_id=session_id, tokens_until=until)
+    put_session_ends(uow.connection, [end])
+    uow.record(end, aggregate_id=str(customer_id), customer_id=customer_id)
 
 
 def change_password(

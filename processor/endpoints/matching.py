@@ -74,7 +74,7 @@ async def create_cross(
     body: CrossCreate, caller: Caller, resources: Resources, call: Idempotency, wait: WaitSeconds, response: Response
 ) -> TradesRead:
     for order_id in (body.buy_order_id, body.sell_order_id):
-        await _arrived(order_id, resources)
+        await _arrived(order_id, caller, resources)
 
     def work(unit: UnitOfWork) -> list[str]:
         return matching.cross(
@@ -174,29 +174,29 @@ async def _owner_of(order_id: str, caller: CallerContext, resources: ProcessorRe
     Raises:
         NotFound: there is no such order, or it is not of a customer of his.
     """
-    saga = await _arrived(order_id, resources)
+    saga = await _arrived(order_id, caller, resources)
     if saga is None:
         raise NotFound()
-    customer_id = int(saga["payload"]["customer_id"])
-    if not await run_in_threadpool(caller.may_see, customer_id):
-        raise NotFound()
-    return customer_id
+    return int(saga["payload"]["customer_id"])
 
 
-async def _arrived(order_id: str, resources: ProcessorResources) -> Row | None:
-    """The order's saga. What was just confirmed may still be on its way to the book, and is waited for up to 2 s."""
+async def _arrived(order_id: str, caller: CallerContext, resources: ProcessorResources) -> Row | None:
+    """The saga of an order that is the caller's to see. What was just confirmed may still be on its way to the book, and is
+    waited for up to 2 s; others' orders as long as those that do not exist, or the delay would tell which is which."""
     if not is_id(order_id):
         return None
     deadline = time.monotonic() + _ARRIVAL_SECONDS
     while True:
-        saga = await run_in_threadpool(_saga, resources, order_id)
+        saga = await run_in_threadpool(_saga, resources, order_id, caller)
         on_its_way = saga is None or saga["current_state"] in (OrderSagaState.RESERVING, OrderSagaState.CONFIRMING)
         if not on_its_way or time.monotonic() >= deadline:
             return saga
         await asyncio.sleep(_POLL_SECONDS)
 
 
-def _saga(resources: ProcessorResources, saga_id: str) -> Row | None:
+def _saga(resources: ProcessorResources, saga_id: str, caller: CallerContext) -> Row | None:
     with resources.database.read() as connection:
         saga = repository.find_saga(connection, saga_id)
-    return saga if saga and saga["saga_type"] == "ORDER" else None
+    if saga is None or saga["saga_type"] != "ORDER":
+        return None
+    return saga if caller.may_see(int(saga["payload"]["customer_id"])) else None

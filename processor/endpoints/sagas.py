@@ -12,7 +12,7 @@ from processor.sagas.trade_saga import TradeSagaState
 from processor.schemas import SagaRead
 from processor.service.repair import retry_saga as retry
 from shared.auth.caller import Caller
-from shared.db.page import decode_cursor, page_of
+from shared.db.page import decode_id_cursor, page_of
 from shared.errors import NotFound
 from shared.http.paging import Collection, Paging
 from shared.http.route import service_router
@@ -28,7 +28,7 @@ def list_sagas(
     paging: Paging,
     state: Annotated[OrderSagaState | TradeSagaState | None, Query()] = None,
 ) -> Collection[SagaRead]:
-    before = decode_cursor(paging.cursor, str) if paging.cursor else None
+    before = decode_id_cursor(paging.cursor)
     with resources.database.read() as connection:
         rows = repository.list_sagas(connection, state=state, before=before, limit=paging.limit + 1)
     page = page_of(rows, limit=paging.limit, key=lambda row: [row["saga_id"]])

@@ -10,7 +10,7 @@ from processor.dependencies import Resources
 from processor.repository import Row
 from processor.schemas import TradeRead
 from shared.auth.caller import Caller
-from shared.db.page import decode_cursor, page_of
+from shared.db.page import decode_id_cursor, page_of
 from shared.http.fields import AssetName, CustomerIdText, UuidText
 from shared.http.paging import Collection, Paging
 from shared.http.route import service_router
@@ -29,7 +29,7 @@ def list_trades(
 ) -> Collection[TradeRead]:
     """A customer sees the order of his own side only: who was on the other is not his to know."""
     customers = caller.visible_customers(customer_id)
-    before = decode_cursor(paging.cursor, str)[0] if paging.cursor else None
+    before = decode_id_cursor(paging.cursor)
     with resources.database.read() as connection:
         rows = repository.list_trades(
             connection,

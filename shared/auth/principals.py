@@ -7,12 +7,13 @@ the cache's second plus the events' way here, and not when the token runs out.
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
+from shared.auth.ended_sessions import apply_session_ends, ended_sessions_of
 from shared.auth.permissions import Role
 from shared.contracts.customers import CustomerState
 from shared.contracts.message import Message
@@ -34,7 +35,7 @@ _REFRESH_SECONDS = 0.2
 @dataclass(frozen=True, slots=True)
 class Principal:
     """A customer, broker, auditor or admin. `brokers` are the ids of those who may act for him; `rate_limit` is his
-    tier's, per minute."""
+    tier's, per minute; `ended_sessions` those whose access tokens are refused though they have not run out."""
 
     customer_id: int
     username: str
@@ -49,6 +50,7 @@ class Principal:
     organization_id: str
     beneficial_owner_id: int
     brokers: frozenset[int] = frozenset()
+    ended_sessions: frozenset[str] = frozenset()
 
 
 class PrincipalDirectory(Protocol):
@@ -168,7 +170,7 @@ def postgres_directory(database: Database, cache: "BrokerCustomers | None" = Non
     def load(customer_id: int) -> Principal | None:
         with database.read() as connection:
             row = connection.execute(_SELECT, {"customer_id": customer_id}).fetchone()
-        return None if row is None else principal_from_row(row)
+            return None if row is None else principal_from_row(row, ended_sessions_of(connection, customer_id))
 
     def load_assigned(broker_id: int) -> frozenset[int]:
         with database.read() as connection:
@@ -186,7 +188,7 @@ def postgres_directory(database: Database, cache: "BrokerCustomers | None" = Non
     return CachedDirectory(load, assigned, load_id=load_id)
 
 
-def principal_from_row(row: dict[str, Any]) -> Principal:
+def principal_from_row(row: dict[str, Any], ended_sessions: Iterable[str]) -> Principal:
     """From a row with the columns of the table `principals`, or a document with the same fields."""
     return Principal(
         customer_id=row["customer_id"],
@@ -202,6 +204,7 @@ def principal_from_row(row: dict[str, Any]) -> Principal:
         organization_id=row["organization_id"],
         beneficial_owner_id=row["beneficial_owner_id"],
         brokers=frozenset(row["brokers"] or ()),
+        ended_sessions=frozenset(ended_sessions),
     )
 
 
@@ -218,11 +221,12 @@ def latest_customer_states(messages: Sequence[Message[Any]]) -> list[Message[Cus
 
 
 def apply_customer_events(uow: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
-    """Bring the table `principals` up to these events, in one statement.
+    """Bring the tables `principals`, in one statement, and `ended_sessions` up to these events.
 
     A version not newer than the stored one changes nothing, so repeats, late arrivals and republished states are
     harmless. Rows are written in ascending order of id: two writers cannot deadlock.
     """
+    apply_session_ends(uow, messages)
     states = latest_customer_states(messages)
     if not states:
         return

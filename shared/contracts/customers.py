@@ -96,6 +96,18 @@ class ApiKeyRevoked(Event, frozen=True, kw_only=True):
     api_key_id: str
 
 
+@contract(CUSTOMER, _PROJECTIONS)
+class SessionEnded(Event, frozen=True, kw_only=True):
+    """Signed out, revoked, or ended because a refresh token came twice: no service takes its access tokens any more.
+
+    `session_id` is an API key's id for what a program did with it. `tokens_until`: when the last access token has run out.
+    """
+
+    customer_id: int
+    session_id: str
+    tokens_until: datetime
+
+
 @contract(CUSTOMER, ("auditor",))
 class SecondFactorChanged(Event, frozen=True, kw_only=True):
     """`active`: set up and confirmed, or removed."""

@@ -202,6 +202,19 @@ def add_parked_batches_v3() -> None:
     )
 
 
+def add_ended_sessions_v4() -> None:
+    """Sessions whose access tokens are refused though they have not run out."""
+    op.create_table(
+        "ended_sessions",
+        sa.Column("session_id", sa.UUID(as_uuid=False), nullable=False),
+        sa.Column("customer_id", sa.BigInteger(), nullable=False),
+        sa.Column("tokens_until", sa.TIMESTAMP(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("session_id", name=op.f("pk_ended_sessions")),
+    )
+    op.create_index("idx_ended_sessions_customer_id", "ended_sessions", ["customer_id"], unique=False)
+    op.create_index("idx_ended_sessions_tokens_until", "ended_sessions", ["tokens_until"], unique=False)
+
+
 def append_only(table: str) -> None:
     """Refuse UPDATE, DELETE and TRUNCATE on `table` by trigger, whoever asks."""
     op.execute(

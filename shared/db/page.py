@@ -8,6 +8,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from shared.ids import is_id
+
 T = TypeVar("T")
 
 
@@ -39,6 +41,20 @@ def decode_cursor(cursor: str, *types: type) -> list[Any]:
     if not isinstance(keys, list) or [type(key) for key in keys] != list(types) or encode_cursor(keys) != cursor:
         raise InvalidCursor
     return keys
+
+
+def decode_id_cursor(cursor: str | None) -> str | None:
+    """The id of the last row seen, of a collection in the order of its ids.
+
+    Raises:
+        InvalidCursor: as `decode_cursor`, or it holds no id.
+    """
+    if cursor is None:
+        return None
+    (key,) = decode_cursor(cursor, str)
+    if not is_id(key):
+        raise InvalidCursor
+    return str(key)
 
 
 def page_of(rows: Sequence[T], *, limit: int, key: Callable[[T], Sequence[str | int]]) -> Page[T]:

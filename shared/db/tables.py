@@ -1,4 +1,4 @@
-"""Tables that every Postgres service has: outbox, inbox, dead letters, clock, idempotency, principals."""
+"""Tables that every Postgres service has: outbox, inbox, dead letters, clock, idempotency, principals, ended sessions."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
@@ -13,6 +13,7 @@ def declare_common_tables(metadata: sa.MetaData) -> None:
     clock_offset(metadata)
     idempotency_records(metadata)
     principals(metadata)
+    ended_sessions(metadata)
 
 
 def outbox_events(metadata: sa.MetaData) -> sa.Table:
@@ -156,4 +157,18 @@ def principals(metadata: sa.MetaData) -> sa.Table:
         sa.Column("tokens_valid_from", TIMESTAMP, nullable=False),
         sa.Column("beneficial_owner_id", sa.BigInteger, nullable=False),
         sa.Column("brokers", postgresql.ARRAY(sa.BigInteger), nullable=False, server_default="{}"),
+    )
+
+
+def ended_sessions(metadata: sa.MetaData) -> sa.Table:
+    """Whose access tokens are refused though they have not run out (`shared/auth/ended_sessions.py`); a few minutes' worth."""
+    return sa.Table(
+        "ended_sessions",
+        metadata,
+        # Of a program: its API key's id.
+        sa.Column("session_id", UUID, primary_key=True),
+        sa.Column("customer_id", sa.BigInteger, nullable=False),
+        sa.Column("tokens_until", TIMESTAMP, nullable=False),
+        sa.Index("idx_ended_sessions_customer_id", "customer_id"),
+        sa.Index("idx_ended_sessions_tokens_until", "tokens_until"),
     )

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
 
 from shared.auth.caller import Caller
-from shared.db.page import InvalidCursor, decode_cursor, page_of
+from shared.db.page import decode_id_cursor, page_of
 from shared.errors import NotFound
 from shared.http.paging import Collection, Paging
 from shared.http.route import service_router
@@ -48,7 +48,7 @@ def dead_letter_router(service: str) -> APIRouter:
     def list_dead_letters(
         caller: Caller, letters: Annotated[DeadLetters, Depends(find_letters)], paging: Paging
     ) -> Collection[DeadLetterRead]:
-        rows = letters.list_open(after=_position(paging.cursor), limit=paging.limit + 1)
+        rows = letters.list_open(after=decode_id_cursor(paging.cursor), limit=paging.limit + 1)
         page = page_of(rows, limit=paging.limit, key=lambda row: [row["id"]])
         return Collection(data=[_read(row) for row in page.data], next_cursor=page.next_cursor)
 
@@ -79,15 +79,6 @@ def dead_letter_router(service: str) -> APIRouter:
         return _read(letters.requeue(letter_id, caller.context()))
 
     return router
-
-
-def _position(cursor: str | None) -> str | None:
-    if cursor is None:
-        return None
-    [letter_id] = decode_cursor(cursor, str)
-    if not is_id(letter_id):
-        raise InvalidCursor
-    return str(letter_id)
 
 
 def _read(row: Row) -> DeadLetterRead:

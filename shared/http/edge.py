@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import structlog
 from fastapi.concurrency import run_in_threadpool
 from prometheus_client import Counter, Histogram
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.auth.principals import Principal, PrincipalDirectory
@@ -53,6 +54,8 @@ _CORRELATION = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _READS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 ANONYMOUS_TIER = "ANONYMOUS"
+CALLER_LEFT = 499
+"""What metrics and telemetry say instead of a status where the caller left before he could be answered."""
 
 requests_total = Counter("brokage_http_requests_total", "Requests answered", ["method", "route", "status"])
 request_seconds = Histogram("brokage_http_request_seconds", "Time to the answer", ["method", "route"])
@@ -121,6 +124,9 @@ class Edge:
         answer = _Answer(send, state, self._cors.headers(scope["headers"]), https=https)
         try:
             await self._serve(scope, _Body(receive, scope["headers"]), answer, state)
+        except ClientDisconnect:
+            # He left before all of his body had come: nobody is there to be answered, and nothing is wrong with us.
+            answer.status = answer.status or CALLER_LEFT
         except Exception as error:  # noqa: BLE001 - the last resort of every request: a bug becomes 500, never a torn connection
             await self._refuse(error, answer, state)
         finally:
@@ -194,7 +200,8 @@ class Edge:
                 raise ServiceUnavailable() from None
         if principal is None:
             raise NotYetKnown()
-        if not principal.active or token.issued_at < principal.tokens_valid_from.timestamp() - 0.001:
+        too_old = token.issued_at < principal.tokens_valid_from.timestamp() - 0.001
+        if not principal.active or too_old or token.session_id in principal.ended_sessions:
             raise InvalidToken("The access token is no longer valid.", presented=True)
         return principal
 

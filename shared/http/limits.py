@@ -8,6 +8,7 @@ from ipaddress import IPv6Address, ip_address
 
 from prometheus_client import Counter
 
+from shared.auth.ended_sessions import TOKENS_LONGER_SECONDS
 from shared.auth.permissions import Role
 from shared.auth.principals import Principal
 from shared.http.valkey import AsyncValkey, Script, Unavailable
@@ -16,7 +17,6 @@ STAFF_PER_MINUTE = 6000
 _STAFF = frozenset({Role.ADMIN, Role.BROKER, Role.AUDITOR})
 ANONYMOUS_PER_MINUTE = 300
 _LOCAL_BUCKETS_MAX = 20_000
-_REVOKED_LONGER_SECONDS = 60
 
 unlimited = Counter("brokage_rate_limit_open_total", "Requests judged without Valkey", ["kind"])
 
@@ -116,13 +116,14 @@ def _level(tokens: float, since: float, moment: float, limit: int) -> float:
 
 
 def revoked_key(session_id: str) -> str:
-    """Where a signed-out session is remembered while its last access token could still be good."""
+    """Where a signed-out session is remembered, beside every service's own store, while its last access token could still
+    be good: known here at once, there when the event has arrived."""
     return f"session:revoked:{session_id}"
 
 
 def revoke_command(session_id: str, lifetime_seconds: int = 15 * 60) -> tuple[str | int, ...]:
     """The command that ends a session's access tokens; `lifetime_seconds` is how long the youngest of them lives."""
-    return ("SET", revoked_key(session_id), "1", "EX", lifetime_seconds + _REVOKED_LONGER_SECONDS)
+    return ("SET", revoked_key(session_id), "1", "EX", lifetime_seconds + TOKENS_LONGER_SECONDS)
 
 
 _TAKE = Script("""

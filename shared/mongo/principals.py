@@ -1,18 +1,31 @@
-"""The projection of customers in a document service: collection `principals`, guarded by version."""
+"""The projection of customers in a document service: collection `principals`, guarded by version, and `ended_sessions`."""
 
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from pymongo import UpdateOne
+from pymongo import ASCENDING, IndexModel, UpdateOne
 
+from shared.auth.ended_sessions import ends_in
 from shared.auth.principals import CachedDirectory, Principal, latest_customer_states, principal_from_row
-from shared.contracts.customers import CustomerState
+from shared.clock import utc_now
+from shared.contracts.customers import CustomerState, SessionEnded
 from shared.contracts.message import Message
 from shared.money import text
-from shared.mongo.database import Document, MongoDatabase
+from shared.mongo.database import Document, Indexes, MongoDatabase
 
 COLLECTION = "principals"
+ENDED_SESSIONS = "ended_sessions"
+
+
+def principal_indexes() -> Indexes:
+    """Those of the projection's collections; an ended session is forgotten when its last access token has run out."""
+    return {
+        ENDED_SESSIONS: [
+            IndexModel([("customer_id", ASCENDING)], name="idx_customer_id"),
+            IndexModel([("tokens_until", ASCENDING)], name="ttl_tokens_until", expireAfterSeconds=0),
+        ]
+    }
 
 
 class MongoPrincipals(CachedDirectory):
@@ -23,8 +36,11 @@ class MongoPrincipals(CachedDirectory):
         super().__init__(self._find, load_id=self._find_id)
 
     def apply(self, messages: Sequence[Message[Any]]) -> None:
-        """Bring the collection up to these events in one command; a version not newer than the stored one changes
+        """Bring the collections up to these events, in one command each; a version not newer than the stored one changes
         nothing."""
+        ends = [_end(end) for end in ends_in(messages)]
+        if ends:
+            self._database[ENDED_SESSIONS].bulk_write(ends)
         states = latest_customer_states(messages)
         if states:
             requests = [request for message in states for request in guarded_upsert(_document(message), "version")]
@@ -33,14 +49,25 @@ class MongoPrincipals(CachedDirectory):
     def _find(self, customer_id: int) -> Principal | None:
         with self._database.reachable():
             found = self._database[COLLECTION].find_one({"_id": str(customer_id)})
-        if found is None:
-            return None
-        return principal_from_row({**found, "tokens_valid_from": datetime.fromisoformat(found["tokens_valid_from"])})
+            if found is None:
+                return None
+            ended = self._ended_sessions(customer_id)
+        valid_from = datetime.fromisoformat(found["tokens_valid_from"])
+        return principal_from_row({**found, "tokens_valid_from": valid_from}, ended)
+
+    def _ended_sessions(self, customer_id: int) -> list[str]:
+        query = {"customer_id": customer_id, "tokens_until": {"$gt": utc_now()}}
+        return [document["_id"] for document in self._database[ENDED_SESSIONS].find(query, {"_id": 1})]
 
     def _find_id(self, username: str) -> int | None:
         with self._database.reachable():
             found = self._database[COLLECTION].find_one({"username": username})
         return found["customer_id"] if found else None
+
+
+def _end(end: SessionEnded) -> UpdateOne:
+    fields = {"$set": {"customer_id": end.customer_id}, "$max": {"tokens_until": end.tokens_until}}
+    return UpdateOne({"_id": end.session_id}, fields, upsert=True)
 
 
 def guarded_upsert(document: Document, version: str) -> list[UpdateOne]:

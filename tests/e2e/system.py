@@ -101,6 +101,9 @@ class User:
         """The answer to one request, 503 as well."""
         return self._client.request(method, path, headers={"Authorization": f"Bearer {self._token}"}, **options)
 
+    def sign_out(self) -> None:
+        assert self._client.post("/api/auth/revoke", data={"token": self._token}).status_code == 204
+
     def get(self, path: str, **params: Any) -> Any:
         answer = self.request("GET", path, params=params)
         assert answer.status_code == 200, answer.text

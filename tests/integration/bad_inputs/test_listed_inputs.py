@@ -1,8 +1,11 @@
 """The design's list of bad inputs and attacks, row by row, against all six services: the number before a case is its row.
 
-Elsewhere: 18-27 tests/unit/shared/json; 37-49, 119-122, 137-158 tests/integration/edge; 54-64 order_service and authorization;
-83-112 tests/unit/shared/auth, customer_service and authorization; 113-118 authorization; 159-161 auditor; 177-179 messaging.
-Webhooks (162-176) and risk limits (67-74, but a halted instrument) do not exist.
+Elsewhere: 18-27 also tests/unit/shared/json; 37-49, 137-155 tests/integration/edge; 54-64 order_service and authorization;
+75-78 order_service and processor; 83-112 tests/unit/shared/auth, customer_service, authorization and e2e; 113-118 authorization;
+156-158 tests/unit/shared/test_log_lines.py; 159-161 auditor; 179 tests/integration/infra.
+What they are about does not exist: risk limits (67-74, but a halted instrument), If-Match (80-82), registering oneself and
+resetting a password (111, 112), webhooks (162-176), service tokens (178). Not held: 177, who may write to Valkey may forge a
+message (docs/security.md). Not tried: 154 with 10,000 connections, 155 an export that is abandoned.
 """
 
 from collections.abc import Iterator
@@ -10,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from shared.db.page import encode_cursor
 from shared.errors import known_errors
 from shared.ids import new_id
 from tests.integration.bad_inputs.conftest import Judge
@@ -90,6 +94,73 @@ QUERIES = {
     "131": "status=%27%3B--",
     "132": "customer_id=1%20OR%201%3D1",
 }
+NOT_JSON = {
+    "18": b'{"size": NaN}',
+    "18 infinity": b'{"size": -Infinity}',
+    "18 beyond a double": b'{"size": 1e400}',
+    "19": b'{"size": ' + b"9" * 5_000 + b"}",
+    "20": b'{"size": "1", "size": "2"}',
+    "21": b'\xef\xbb\xbf{"size": "1"}',
+    "22": b'{"size": "1"} x',
+    "23": '{"size": "1"}'.encode("utf-16"),
+    "24": b'{"size": "\xc0\xaf"}',
+    "25": b'{"size": "\\ud800"}',
+    "26": b"[" * 50_000,
+    "27": b'{"size": "1',
+    "28": b'{"client_order_id": "a\\u0000b"}',
+}
+WRITES = ("/api/orders", "/api/assets/withdraw", "/api/matching/run", "/api/customers", "/api/api-keys")
+OTHER_TYPES = {
+    "40": "text/plain",
+    "40 none": "",
+    "41": "application/x-www-form-urlencoded",
+    "41 parts": "multipart/form-data; boundary=x",
+    "42": "application/soap+xml",
+}
+XXE = b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><a>&b;</a>'
+OTHER_SPELLINGS = {
+    "120": "/internal",
+    "120 admin": "/api/admin",
+    "120 file": "/.env",
+    "121": "/api/orders/",
+    "122": "/api/%2e%2e/api/orders",
+    "122 encoded": "/api/%6frders%2f",
+    "122 slashes": "//api//orders",
+    "122 case": "/API/ORDERS",
+    "122 backslash": "/api%5corders",
+    "122 parameter": "/api/orders;x=1",
+}
+COLLECTIONS = (
+    "/api/orders",
+    "/api/trades",
+    "/api/sagas",
+    "/api/matching/queue?asset_name=AAPL",
+    "/api/assets",
+    "/api/reservations",
+    "/api/transfers",
+    "/api/instruments",
+    "/api/ledger/entries",
+    "/api/customers",
+    "/api/brokers",
+    "/api/brokers/{broker}/customers",
+    "/api/api-keys",
+    "/api/notifications",
+    "/api/audit/logs",
+    "/api/audit/telemetry",
+    "/api/dead-letters/order_service",
+    "/api/dead-letters/notifier",
+)
+FORGED_KEYS: tuple[list[str | int], ...] = (
+    ["x"],
+    ["a\x00b"],
+    [-1],
+    [2**63],
+    [2**70],
+    ["x", "x"],
+    ["infinity", "01a1fc82-f09b-7149-aaba-17f42ff6860f"],
+    ["0001-01-01T00:00:00+14:00", "01a1fc82-f09b-7149-aaba-17f42ff6860f"],
+    [2**63, "AAPL"],
+)
 OPERATORS = {"133": '{"$ne":null}', "134": '{"$where":"sleep(9)"}', "135": '{"$regex":".*"}', "136": "$where"}
 
 
@@ -123,6 +194,23 @@ class TestValues:
             assert answer.status_code in (400, 422)
             assert text not in answer.text
 
+    @pytest.mark.parametrize("body", NOT_JSON.values(), ids=NOT_JSON.keys())
+    @pytest.mark.parametrize("path", WRITES)
+    def test_rows_18_to_28(self, judge: Judge, path: str, body: bytes) -> None:
+        answer = judge.call("POST", path, "admin", content=body, headers={"Content-Type": "application/json"})
+        assert (answer.status_code, answer.json()["code"]) == (400, "malformed-json"), answer.text
+
+    @pytest.mark.parametrize("media_type", OTHER_TYPES.values(), ids=OTHER_TYPES.keys())
+    @pytest.mark.parametrize("path", WRITES)
+    def test_rows_40_to_42(self, judge: Judge, path: str, media_type: str) -> None:
+        answer = judge.call("POST", path, "admin", content=XXE, headers={"Content-Type": media_type})
+        assert (answer.status_code, answer.json()["code"]) == (415, "unsupported-media-type")
+
+    def test_row_110_a_password_of_a_megabyte(self, judge: Judge) -> None:
+        form = {"grant_type": "password", "username": "nobody", "password": "x" * 1_000_000}
+        answer = judge.call("POST", "/api/auth/token", None, data=form)
+        assert (answer.status_code, answer.json()["code"]) == (413, "payload-too-large")
+
     def test_row_30_two_that_look_the_same(self, judge: Judge) -> None:
         names = [f"caf\u00e9{new_id()}", f"cafe\u0301{new_id()}"]
         for name in names:
@@ -147,6 +235,16 @@ class TestQueries:
         answer = judge.call("GET", "/api/audit/logs?from=2026-11-21T00:00:00Z&to=2026-11-20T00:00:00Z", "auditor")
         assert answer.status_code == 422
 
+    @pytest.mark.parametrize("keys", FORGED_KEYS, ids=str)
+    @pytest.mark.parametrize("path", COLLECTIONS)
+    def test_row_51_keys_that_no_row_has(self, judge: Judge, path: str, keys: list[str | int]) -> None:
+        """Well-formed cursors, as who has understood them would make them: refused, or a place between rows."""
+        path = path.format(broker=judge.world.people["broker"])
+        separator = "&" if "?" in path else "?"
+        caller = "customer" if path in ("/api/notifications", "/api/api-keys") else "admin"
+        answer = judge.call("GET", f"{path}{separator}cursor={encode_cursor(keys)}", caller)
+        assert answer.status_code in (200, 422)
+
     def test_row_51_a_cursor_of_another_collection(self, judge: Judge) -> None:
         cursor = judge.call("GET", "/api/orders?limit=1", "customer").json()["next_cursor"]
         for path in ("/api/assets", "/api/notifications", "/api/reservations"):
@@ -167,6 +265,13 @@ class TestQueries:
         )
         judge.check(answer)
         assert answer.status_code == 422 or answer.json()["data"] == []
+
+    @pytest.mark.parametrize("name", ["read_status[$ne]", "read_status", "$where", "customer_id", "customer_id[$gt]"])
+    def test_row_136_an_operator_for_notifications(self, judge: Judge, name: str) -> None:
+        headers = judge.world.credentials("customer")
+        answer = judge.world.client.get("/api/notifications", params={name: '{"$ne":null}'}, headers=headers)
+        judge.check(answer)
+        assert (answer.status_code, answer.json()["code"]) == (422, "unknown-field")
 
     @pytest.mark.parametrize("name", ["action[$ne]", "entity_id[$regex]", "$where", "a.b"])
     def test_row_136_an_operator_as_a_name(self, judge: Judge, name: str) -> None:
@@ -199,6 +304,11 @@ class TestThings:
     def test_row_113_what_is_no_id(self, judge: Judge, path: str, text: str) -> None:
         caller = "customer" if "orders" in path else "admin"
         answer = judge.call("GET", path.format(text), caller)
+        assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
+
+    @pytest.mark.parametrize("path", OTHER_SPELLINGS.values(), ids=OTHER_SPELLINGS.keys())
+    def test_rows_120_to_122(self, judge: Judge, path: str) -> None:
+        answer = judge.call("GET", path, "customer")
         assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
 
     @pytest.mark.parametrize("text", ["a" * 10_000 + "!", "1" * 10_000, "9." * 5_000, "A" * 16 + " " * 10_000])

@@ -1,12 +1,18 @@
 """Signing in, rotating, signing out, changing the password."""
 
 import os
+import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psycopg
 import pytest
+from argon2 import PasswordHasher, extract_parameters
 
+from customer_service.passwords import Passwords
+from customer_service.settings import Settings
 from tests.integration.customer_service.conftest import PASSWORD, Api, Person
 
 
@@ -50,6 +56,36 @@ class TestSignIn:
         assert (event["type"], event["payload"]["reason"]) == ("SignInFailed", "credentials")
         assert customer.username not in str(event)
 
+    def test_a_name_that_nobody_has_takes_the_same_path(
+        self, api: Api, customer: Person, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its time is measured by measure_sign_in.py; here by what is done: which statements, and what a hash costs."""
+        done: list[str] = []
+        execute, verify = psycopg.Connection.execute, PasswordHasher.verify
+
+        def executing(connection: Any, query: Any, *args: Any, **options: Any) -> Any:
+            # What runs by the clock, in a thread of its own or once a second, is nobody's sign-in.
+            if "backlog" not in threading.current_thread().name and "clock_offset" not in str(query):
+                done.append(str(query))
+            return execute(connection, query, *args, **options)
+
+        def verifying(hasher: Any, stored: str, password: Any) -> Any:
+            done.append(f"hash {extract_parameters(stored)}")
+            return verify(hasher, stored, password)
+
+        def steps(username: str) -> list[str]:
+            done.clear()
+            assert api.sign_in(username, "wrong horse").status_code == 401
+            return done[:]
+
+        monkeypatch.setattr(psycopg.Connection, "execute", executing)
+        monkeypatch.setattr(PasswordHasher, "verify", verifying)
+        known, unknown = steps(customer.username), steps("nobody-at-all")
+        assert known == unknown
+        assert sum(step.startswith("hash ") for step in known) == 1
+        assert any("INSERT INTO sign_in_failures" in step for step in known)
+        assert any("INSERT INTO outbox_events" in step for step in known)
+
     def test_failures_slow_an_account_but_its_owner_gets_in(self, api: Api, customer: Person) -> None:
         for _ in range(5):
             api.sign_in(customer.username, "wrong horse")
@@ -66,6 +102,17 @@ class TestSignIn:
         refused = api.sign_in(customer.username)
         assert (refused.status_code, refused.json()["code"]) == (429, "rate-limited")
         assert 1 <= int(refused.headers["Retry-After"]) <= 60
+
+    def test_nor_do_more_fail_when_all_come_at_once(self, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+        # At real costs, so that the last has come long before the sixtieth was hashed.
+        costly = Settings(customers_database_url=api.database_url, argon2_time_cost=2, argon2_memory_kib=19_456)
+        monkeypatch.setattr(api.resources, "passwords", Passwords(costly))
+        with ThreadPoolExecutor(120) as pool:
+            answers = list(pool.map(lambda number: api.sign_in(f"nobody-{number}", "wrong horse"), range(120)))
+        found = Counter(answer.status_code for answer in answers)
+        # Two are hashed at a time: the second may have been let in just before the first was counted.
+        assert found[401] in (60, 61)
+        assert found[401] + found[429] == 120
 
     @pytest.mark.parametrize(
         ("form", "status"),
@@ -131,6 +178,17 @@ class TestRefresh:
         token = api.sign_in(customer.username).json()["refresh_token"]
         api.execute("UPDATE clock_offset SET value = '25 hours'")
         try:
+            assert refresh(api, token).json()["code"] == "invalid-refresh-token"
+        finally:
+            api.execute("UPDATE clock_offset SET value = '0'")
+
+    def test_however_often_it_is_rotated_a_session_ends(self, api: Api, customer: Person) -> None:
+        token = api.sign_in(customer.username).json()["refresh_token"]
+        try:
+            for hours in range(23, 30 * 24, 23):
+                api.execute("UPDATE clock_offset SET value = make_interval(hours => %s)", hours)
+                token = refresh(api, token).json()["refresh_token"]
+            api.execute("UPDATE clock_offset SET value = '30 days 1 minute'")
             assert refresh(api, token).json()["code"] == "invalid-refresh-token"
         finally:
             api.execute("UPDATE clock_offset SET value = '0'")

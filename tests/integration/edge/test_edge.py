@@ -51,7 +51,9 @@ class TestEveryAnswer:
         assert answer.headers["traceparent"].split("-")[1] == trace.split("-")[1]
         assert answer.headers["traceparent"].split("-")[2] != trace.split("-")[2]
 
-    @pytest.mark.parametrize("value", ["", "a b", "x" * 65, "<script>", "ä".encode().decode("latin-1")])
+    @pytest.mark.parametrize(
+        "value", ["", "a b", "x" * 65, "a%0d%0aSet-Cookie:b", "<script>", "ä".encode().decode("latin-1")]
+    )
     def test_replaces_a_bad_correlation_id(self, served: Any, value: str) -> None:
         answer = served.call("GET", "/nowhere", headers={"X-Correlation-ID": value.encode("latin-1")})
         assert re.fullmatch(r"[0-9a-f-]{36}", answer.headers["X-Correlation-ID"])
@@ -126,6 +128,32 @@ class TestForm:
         assert answer.startswith(b"HTTP/1.1 400 Bad Request")
         assert answer.count(b"HTTP/1.1") == 1
         assert b"application/problem+json" in answer
+
+    @pytest.mark.parametrize(
+        "rest",
+        [
+            b"Transfer-Encoding: chunked\r\n\r\n0x3\r\nabc\r\n0\r\n\r\n",
+            b"Transfer-Encoding: chunked\r\n\r\n+3\r\nabc\r\n0\r\n\r\n",
+            b"Transfer-Encoding: chunked\r\n\r\n-1\r\nabc\r\n0\r\n\r\n",
+            b"Transfer-Encoding: chunked\r\n\r\n3\r\nabcGET /health/live HTTP/1.1\r\n0\r\n\r\n",
+            b"X-Correlation-ID: a\rSet-Cookie: b\r\n\r\n",
+            b"X-Bare: a\nTransfer-Encoding: chunked\n\n",
+        ],
+        ids=["hexadecimal", "plus", "minus", "chunk too long", "carriage return alone", "line feed alone"],
+    )
+    def test_smuggling_in_what_follows(self, served: Any, rest: bytes) -> None:
+        token = served.token(served.world.add()).encode()
+        head = b"POST /api/orders HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer " + token + b"\r\n"
+        answer = served.raw(
+            head + b"Content-Type: application/json\r\n" + rest + b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n"
+        )
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert answer.count(b"HTTP/1.1") == 1
+        assert b"set-cookie" not in answer.lower()
+
+    def test_a_token_that_is_too_long(self, served: Any) -> None:
+        head = b"GET /api/orders HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer "
+        assert served.raw(head + b"x" * 20_000 + b"\r\n\r\n").startswith(b"HTTP/1.1 431")
 
     @pytest.mark.parametrize("data", [b"not http\r\n\r\n", b"FOO / HTTP/1.1\r\nHost: a\r\n\r\n", b"\x16\x03\x01"])
     def test_what_is_not_http(self, served: Any, data: bytes) -> None:
@@ -364,6 +392,16 @@ class TestRateLimit:
         admin = served.call("GET", "/api/orders", served.world.add(Role.ADMIN, tier="TINY"))
         assert admin.headers["X-RateLimit-Limit"] == "6000"
         assert served.call("GET", "/nowhere").headers["X-RateLimit-Limit"] == "300"
+
+    def test_all_sessions_of_a_customer_have_one_bucket(self, served: Any) -> None:
+        person = served.world.add(tier="TINY")
+        statuses = [
+            served.client.get(
+                "/api/orders", headers={"Authorization": f"Bearer {served.token(person, session)}"}
+            ).status_code
+            for session in "abcd"
+        ]
+        assert statuses == [200, 200, 200, 429]
 
     def test_tricks_do_not_make_a_new_stranger(self, served: Any) -> None:
         tricks = [

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from shared.http import protocol, route
 
@@ -90,6 +91,22 @@ class TestSlowCallers:
                 for _ in range(100_000):
                     connection.sendall(request)
                     time.sleep(0.001)
+
+    def test_who_leave_are_no_errors_of_ours(self, served: Any) -> None:
+        def counted(status: int) -> float:
+            labels = {"method": "POST", "route": "/api/orders", "status": str(status)}
+            return REGISTRY.get_sample_value("brokage_http_requests_total", labels) or 0.0
+
+        errors, left = counted(500), counted(499)
+        head = f"POST /api/orders HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {served.token(served.world.add())}\r\n"
+        head += "Content-Type: application/json\r\nContent-Length: 99\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", served.port), timeout=5) as connection:
+            connection.sendall(head.encode() + b"{")
+            time.sleep(0.1)
+        deadline = time.monotonic() + 5
+        while counted(499) == left and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert (counted(500) - errors, counted(499) - left) == (0, 1)
 
     def test_do_not_keep_others_waiting(self, served: Any) -> None:
         with ExitStack() as stack:

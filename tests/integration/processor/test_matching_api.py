@@ -1,5 +1,6 @@
 """Matching over HTTP: against HOUSE, two orders against each other, and a sweep. Works, refused, repeated, concurrent."""
 
+import time
 from collections import Counter
 from decimal import Decimal
 from typing import Any
@@ -78,6 +79,16 @@ class TestMatchWithHouse:
         assert processor.match(order, broker, size="1").status_code == 202
         assert code(processor.match(processor.resting(), broker)) == (404, "not-found")
         assert code(processor.match(order, customer)) == (403, "not-permitted")
+
+    def test_a_broker_learns_nothing_by_the_delay_of_a_refusal(self, processor: Processor) -> None:
+        broker = processor.user(Role.BROKER)
+
+        def seconds(order_id: str) -> float:
+            started = time.monotonic()
+            assert code(processor.match(order_id, broker)) == (404, "not-found")
+            return time.monotonic() - started
+
+        assert abs(seconds(processor.resting()) - seconds(new_id())) < 1.0
 
     def test_a_repeat_answers_the_same_trade_as_it_is_now(self, processor: Processor, admin: int) -> None:
         order, key = processor.resting(), new_id()

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from infra.gateway import Gateway, Upstream, owner
 from infra.services import SERVICES
+from shared.http.proxies import TrustedProxies
 
 
 class TestOwner:
@@ -115,9 +116,12 @@ async def serving(app: Any) -> AsyncIterator[int]:
 
 
 class Scene:
-    def __init__(self, port: int, services: dict[str, Service]) -> None:
+    """A gateway's port, the services behind it, and their own ports."""
+
+    def __init__(self, port: int, services: dict[str, Service], ports: dict[str, int] | None = None) -> None:
         self.port = port
         self.services = services
+        self.ports = ports or {}
 
     async def ask(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -153,7 +157,7 @@ def play(story: Callable[[Scene], Awaitable[None]]) -> None:
             away.bind(("127.0.0.1", 0))  # and does not listen
             upstreams = {name: Upstream(port) for name, port in ports.items()}
             gateway = Gateway(upstreams | {"processor": Upstream(away.getsockname()[1])})
-            await story(Scene(await stack.enter_async_context(serving(gateway)), services))
+            await story(Scene(await stack.enter_async_context(serving(gateway)), services, ports))
 
     asyncio.run(run())
 
@@ -174,6 +178,24 @@ class TestForward:
         async def story(scene: Scene) -> None:
             _, _, body = await scene.get("/api/orders", more="X-Forwarded-For: 6.6.6.6\r\n")
             assert json.loads(body)["headers"]["x-forwarded-for"] == "127.0.0.1"
+
+        play(story)
+
+    def test_nor_do_callers_say_that_they_came_by_https(self) -> None:
+        async def story(scene: Scene) -> None:
+            _, _, body = await scene.get("/api/orders", more="X-Forwarded-Proto: https\r\n")
+            assert "x-forwarded-proto" not in json.loads(body)["headers"]
+
+        play(story)
+
+    def test_a_proxy_of_ours_in_front_is_believed(self) -> None:
+        async def story(scene: Scene) -> None:
+            upstreams = {name: Upstream(port) for name, port in scene.ports.items()}
+            async with serving(Gateway(upstreams, TrustedProxies("127.0.0.1"))) as port:
+                more = "X-Forwarded-For: 6.6.6.6, 7.7.7.7\r\nX-Forwarded-Proto: https\r\n"
+                _, _, body = await Scene(port, scene.services).get("/api/orders", more=more)
+            seen = json.loads(body)["headers"]
+            assert (seen["x-forwarded-for"], seen["x-forwarded-proto"]) == ("7.7.7.7", "https")
 
         play(story)
 
@@ -225,6 +247,58 @@ class TestForward:
             await asyncio.sleep(0.1)
             writer.close()
             await asyncio.wait_for(scene.services["order_service"].left.wait(), 5)
+
+        play(story)
+
+
+class TestBadRequests:
+    """What the services would refuse, or h11 would not send, ends here: answered as a problem, passed on to nobody."""
+
+    @pytest.mark.parametrize(
+        ("request_", "status", "code"),
+        [
+            (b"GET /api/orders HTTP/1.1\r\nHost: a\r\nHost: b\r\n", 400, "bad-request"),
+            (b"GET /api/orders HTTP/1.1\r\n", 400, "bad-request"),
+            (b"POST /api/orders HTTP/1.1\r\nHost: b\r\nTransfer-Encoding: gzip, chunked\r\n", 400, "bad-request"),
+            (b"GET /api/orders?" + b"x" * 9_000 + b" HTTP/1.1\r\nHost: b\r\n", 414, "uri-too-long"),
+            (b"GET /api/orders HTTP/1.1\r\nHost: b\r\nX-Long: " + b"x" * 17_000 + b"\r\n", 431, "headers-too-large"),
+        ],
+        ids=["two hosts", "no host", "encoding", "address", "headers"],
+    )
+    def test_end_as_a_problem(self, request_: bytes, status: int, code: str) -> None:
+        async def story(scene: Scene) -> None:
+            found, headers, body = await scene.ask(request_ + b"Connection: close\r\n\r\n")
+            assert (found, headers["content-type"]) == (status, "application/problem+json")
+            assert json.loads(body)["code"] == code
+            assert headers["x-content-type-options"] == "nosniff"
+
+        play(story)
+
+    def test_so_does_what_h11_would_not_send(self) -> None:
+        """The caller says that his Host is for the gateway alone; then there is none to pass on."""
+
+        async def story(scene: Scene) -> None:
+            status, _, body = await scene.ask(b"GET /api/orders HTTP/1.1\r\nHost: b\r\nConnection: close, host\r\n\r\n")
+            assert (status, json.loads(body)["code"]) == (400, "bad-request")
+
+        play(story)
+
+
+class TestProblemPages:
+    def test_are_a_services(self) -> None:
+        async def story(scene: Scene) -> None:
+            status, headers, body = await scene.get("/problems/not-found")
+            assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+            assert json.loads(body)["path"] == "/problems/not-found"
+
+        play(story)
+
+    def test_are_a_problem_themselves_while_no_service_answers(self) -> None:
+        async def story(scene: Scene) -> None:
+            async with serving(Gateway({"customer_service": Upstream(1)})) as port:
+                status, headers, body = await Scene(port, {}).get("/problems/not-found")
+            assert (status, headers["content-type"]) == (503, "application/problem+json")
+            assert json.loads(body)["code"] == "service-unavailable"
 
         play(story)
 

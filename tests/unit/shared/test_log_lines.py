@@ -44,3 +44,18 @@ class TestLongValues:
         line = json.loads(stream.getvalue())
         assert line["header"].startswith("begin")
         assert len(line["header"]) < 2_100
+
+
+class TestInjection:
+    """Whatever is logged is one line, and reads as it was. The design's rows 156-158."""
+
+    @pytest.mark.parametrize(
+        "text",
+        ['a\r\n{"level": "info", "event": "signed in"}', "a\x1b[2Jb", 'a", "level": "error', "a\u2028b", "a\x00b\x7f"],
+        ids=["line", "terminal", "JSON", "line separator", "control"],
+    )
+    def test_is_one_line_without_control_characters(self, stream: io.StringIO, text: str) -> None:
+        logger("test").info("said", header=text)
+        [line] = stream.getvalue().splitlines()
+        assert json.loads(line)["header"] == text
+        assert not [character for character in line if ord(character) < 32]
