@@ -4,7 +4,9 @@ Postgres holds the truth (messaging.md), so dramatiq's own retries, delay queues
 nothing to do blocks on a small list instead of polling, so a message is picked up at once and an idle worker costs nothing.
 """
 
-from collections.abc import Callable
+import contextlib
+import uuid
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import dramatiq
@@ -14,7 +16,7 @@ from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
 from dramatiq.encoder import Encoder
 from dramatiq.errors import ConnectionClosed, DecodeError
 
-from shared.messaging.delivery import Acknowledgement, Delivery, decode_acknowledgements
+from shared.messaging.delivery import Acknowledgement, Delivery, Outcome, decode_acknowledgements, decode_delivery
 
 # A worker that stopped answering loses its messages after this; the relay's lease is the real bound.
 _HEARTBEAT_TIMEOUT_MS = 15_000
@@ -84,12 +86,15 @@ class DoorbellBroker(RedisBroker):
     """A RedisBroker without middleware and delay queues, whose consumers block instead of polling."""
 
     def __init__(self, url: str) -> None:
+        name = str(uuid.uuid4())
         super().__init__(  # type: ignore[no-untyped-call]
-            url=url,
+            # Its connections carry its name, so that others can tell whether the process still lives.
+            client=redis.Redis.from_url(url, client_name=name),
             middleware=[],
             heartbeat_timeout=_HEARTBEAT_TIMEOUT_MS,
             maintenance_chance=_MAINTENANCE_CHANCE,
         )
+        self.broker_id = name
 
     @property
     def consumer_class(self) -> type[_BellConsumer]:
@@ -110,6 +115,28 @@ class DoorbellBroker(RedisBroker):
             pipeline.ltrim(bell, 0, _BELL_MAX - 1)
             pipeline.execute()
         return result
+
+    def take_from_the_dead(self, queue_name: str) -> list[bytes]:
+        """Messages of a queue that were fetched by processes which have ended. They do not come back to the queue as copies.
+
+        A process has ended when the broker has no connection of its name. One that is stopped keeps its connections.
+        """
+        alive = {client["name"] for client in self.client.client_list()}
+        names: Any = self.client.zrange(f"{self.namespace}:__heartbeats__", 0, -1)
+        dead = [name.decode() for name in names if name.decode() not in alive]
+        return [data for name in dead for data in self._take_fetched(name, queue_name)]
+
+    def _take_fetched(self, name: str, queue_name: str) -> list[bytes]:
+        fetched, messages = f"{self.namespace}:__acks__.{name}.{queue_name}", f"{self.namespace}:{queue_name}.msgs"
+        ids: Any = self.client.smembers(fetched)
+        if not ids:
+            return []
+        with self.client.pipeline() as pipeline:
+            pipeline.hmget(messages, list(ids))
+            pipeline.hdel(messages, *ids)
+            pipeline.delete(fetched)
+            found: list[bytes | None] = pipeline.execute()[0]
+        return [data for data in found if data is not None]
 
 
 class Broker:
@@ -162,6 +189,16 @@ class Broker:
             pipeline.ltrim(key, -_ACKNOWLEDGEMENTS_MAX, -1)
             pipeline.execute()
 
+    def tell_what_was_lost(self, destination: str) -> int:
+        """Tell the sources what processes had in hand of a queue when they ended, so that nobody waits for its lease; how many
+        deliveries. Who only seems to have ended costs a repeated delivery, nothing else. Raises redis.RedisError.
+        """
+        lost = list(_deliveries(self.dramatiq.take_from_the_dead(destination)))
+        for delivery in lost:
+            batches = [Acknowledgement(batch.id, Outcome.LOST, batch.deliveries) for batch in delivery.batches]
+            self.acknowledge(delivery.source, batches)
+        return len(lost)
+
     def take_acknowledgements(self, source: str, wait_seconds: float) -> list[Acknowledgement]:
         """What consumers have acknowledged to `source`; waits up to `wait_seconds` for the first."""
         key = _acknowledgements(source)
@@ -177,6 +214,13 @@ def _decode_acknowledgements(data: bytes) -> list[Acknowledgement]:
         return decode_acknowledgements(data)
     except msgspec.DecodeError:
         return []
+
+
+def _deliveries(messages: list[bytes]) -> Iterator[Delivery]:
+    for data in messages:
+        # What is none was in work when the process ended; nobody waits for it.
+        with contextlib.suppress(DecodeError, msgspec.DecodeError):
+            yield decode_delivery(bytes(dramatiq.Message.decode(data).kwargs["delivery"]))
 
 
 def _acknowledgements(source: str) -> str:

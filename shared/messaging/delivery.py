@@ -11,6 +11,8 @@ class Outcome(StrEnum):
     ACKED = "ACKED"
     PARKED = "PARKED"
     """Every event is settled one way or another, but at least one waits for a person."""
+    LOST = "LOST"
+    """Nothing became of it: the worker process that had it ended. Its lease need not be waited for."""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -29,9 +31,12 @@ class Delivery(msgspec.Struct, frozen=True):
     batches: list[Batch]
 
 
-class Acknowledgement(msgspec.Struct, frozen=True):
+class Acknowledgement(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is told to a batch's source. `deliveries` says which delivery is LOST: there may be a later one by now."""
+
     batch_id: str
     outcome: Outcome = Outcome.ACKED
+    deliveries: int = 0
 
 
 _delivery_decoder = msgspec.json.Decoder(Delivery)

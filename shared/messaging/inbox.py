@@ -8,6 +8,7 @@ it, and an event without a readable header is parked under what can be read of i
 
 import contextlib
 import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -25,6 +26,9 @@ from shared.messaging.delivery import Acknowledgement, Batch, Delivery, Outcome
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 _REASON_MAX = 500
+_SMALL_DELIVERY = 20
+"""Events. One by one they take some 10 ms each and take turns, and a process that ends may have had 20 deliveries in hand: all of
+them are done while the event that ended it waits."""
 
 
 class State(StrEnum):
@@ -76,6 +80,9 @@ class InboxTransaction(Protocol):
     def count_attempt(self, event_id: str) -> int:
         """One more attempt on a single event; how many that makes."""
 
+    def abandoned(self, event_ids: Sequence[str]) -> set[str]:
+        """Those of which an attempt was counted that has not ended in anything."""
+
     def uncount_attempts(self, event_ids: Sequence[str]) -> None:
         """One attempt less on each of these."""
 
@@ -116,21 +123,43 @@ class Inbox:
 
     Args:
         attempts_max: how often one event, or a whole batch, is tried.
+        pause_seconds: how long a delivery waits that may be killing its process, while others go first. Short of the lease.
         stale_after: older events are parked as STALE, because the record of what was processed is kept only a little longer.
     """
 
     # Of the whole process: counted attempts take turns, else an event that kills the process uses up the attempts of those in
     # work beside it, and they are parked with it.
     _alone: AbstractContextManager[Any] = threading.Lock()
+    _pause = staticmethod(time.sleep)
 
     def __init__(
-        self, store: InboxStore, *, attempts_max: int = 3, stale_after: timedelta = timedelta(days=30)
+        self,
+        store: InboxStore,
+        *,
+        attempts_max: int = 3,
+        pause_seconds: float = 4.0,
+        stale_after: timedelta = timedelta(days=30),
     ) -> None:
         self._store = store
         self._attempts_max = attempts_max
+        self._pause_seconds = pause_seconds
         self._stale_after = stale_after
         self._uncounted: list[str] = []
         self._uncounted_lock = threading.Lock()
+
+    def let_others_go_first(self, delivery: Delivery) -> None:
+        """Wait, if an event of `delivery` may have ended its process: whatever else that had in hand gets this long to be done.
+
+        Before `receive`, with nothing held. Raises Unavailable.
+        """
+        repeated = [batch for batch in delivery.batches if batch.deliveries > 1]
+        if not repeated:
+            return
+        event_ids = [header.event_id for batch in repeated for header in _headers(batch.events)]
+        abandoned = self._store.transaction(lambda tx: tx.abandoned(event_ids))
+        if abandoned:
+            log.warning("delivery waits for others", event_ids=sorted(abandoned))
+            self._pause(self._pause_seconds)
 
     def receive(self, delivery: Delivery) -> list[Acknowledgement]:
         """Bring every batch of `delivery` to its end and return the acknowledgements to send, never before the commit.
@@ -151,26 +180,28 @@ class Inbox:
             self._mark_split(fresh)
             return [self._split(batch, halves=True) for batch in fresh]
         self._mark_split(fresh)
-        return [
-            self._split(batch, halves=batch in fresh and batch.deliveries < self._attempts_max)
-            for batch in delivery.batches
-        ]
+        return [self._split(batch, halves=batch in fresh) for batch in delivery.batches]
 
     def _sort(self, batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
         """Batches to try whole, and those to take event by event: split before, or delivered so often that one of their events may
         be killing the process."""
-        states = (
-            self._store.transaction(lambda tx: tx.states([batch.id for batch in batches]))
-            if any(batch.deliveries > 1 for batch in batches)
-            else {}
-        )
+        if all(batch.deliveries == 1 for batch in batches):
+            return list(batches), []
+        states = self._store.transaction(lambda tx: tx.states([batch.id for batch in batches]))
+        whole_max = self._whole_max(batches)
         singly = [
             batch
             for batch in batches
             if states.get(batch.id) is State.SPLIT
-            or (batch.deliveries >= self._attempts_max and states.get(batch.id) is not State.DONE)
+            or (batch.deliveries > whole_max and states.get(batch.id) is not State.DONE)
         ]
         return [batch for batch in batches if batch not in singly], singly
+
+    def _whole_max(self, batches: Sequence[Batch]) -> int:
+        """How many deliveries of these are tried whole: of a small one the first, because its events one by one cost less than a
+        process that ends once more, with all that it has in hand."""
+        small = sum(len(_raws(batch.events)) for batch in batches) <= _SMALL_DELIVERY
+        return 1 if small else self._attempts_max - 1
 
     def _whole(self, batches: Sequence[Batch]) -> list[Acknowledgement]:
         def work(tx: InboxTransaction) -> set[str]:

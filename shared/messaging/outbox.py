@@ -5,7 +5,7 @@ claim on a real database; the relay drives it.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -209,6 +209,7 @@ class PostgresOutbox:
         self, connection: "Connection", acknowledgements: Sequence[Acknowledgement], queue_depth: QueueDepth
     ) -> Iterator[Claim]:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (RELAY_LOCK,))
+        lost: set[str] = set()
         if acknowledgements:
             connection.execute(
                 _ACKNOWLEDGE,
@@ -217,6 +218,7 @@ class PostgresOutbox:
                     "parked": uuid_array(a.batch_id for a in acknowledgements if a.outcome is Outcome.PARKED),
                 },
             )
+            lost = self._end_leases(connection, [a for a in acknowledgements if a.outcome is Outcome.LOST])
             fault("outbox.acknowledged")
         lanes: dict[tuple[str, int], list[Candidate]] = {}
         now: datetime | None = None
@@ -228,15 +230,27 @@ class PostgresOutbox:
             lanes.setdefault((row["destination"], row["lane"]), []).append(candidate)
         if now is None:
             return
-        send, extend = self._decide(lanes, now, queue_depth)
+        send, extend = self._decide(lanes, now, queue_depth, lost)
         if extend:
             connection.execute(_EXTEND, {"ids": extend, "lease": self._lease_seconds})
         if send:
             yield from self._mark_sent(connection, send)
 
+    def _end_leases(self, connection: "Connection", lost: Sequence[Acknowledgement]) -> set[str]:
+        """What ended with its worker goes again at once. Of a batch that was sent anew since, that one's lease decides."""
+        if not lost:
+            return set()
+        values = {"ids": uuid_array(a.batch_id for a in lost), "deliveries": [a.deliveries for a in lost]}
+        return {row["id"] for row in connection.execute(_END_LEASES, values)}
+
     def _decide(
-        self, lanes: dict[tuple[str, int], list[Candidate]], now: datetime, queue_depth: QueueDepth
+        self,
+        lanes: dict[tuple[str, int], list[Candidate]],
+        now: datetime,
+        queue_depth: QueueDepth,
+        lost: Collection[str] = (),
     ) -> tuple[list[str], list[str]]:
+        """Which batches to send, and of which only to extend the lease. Those `lost` are in no queue, however full it is."""
         send: list[str] = []
         extend: list[str] = []
         for (destination, _), candidates in lanes.items():
@@ -245,7 +259,7 @@ class PostgresOutbox:
                 candidates,
                 now=now,
                 events_max=self._events_max,
-                unread=expired and queue_depth(destination) > 0,
+                unread=expired and candidates[0].id not in lost and queue_depth(destination) > 0,
                 patience=timedelta(seconds=4 * self._lease_seconds),
             )
             (extend if wait else send).extend(candidate.id for candidate in chosen)
@@ -328,6 +342,12 @@ _ACKNOWLEDGE = """
     UPDATE outbox_events
        SET status = CASE WHEN id = ANY(%(parked)s::uuid[]) THEN 'PARKED' ELSE 'ACKED' END, acked_at = (SELECT brokage_now())
      WHERE id = ANY(%(acked)s::uuid[] || %(parked)s::uuid[]) AND acked_at IS NULL AND status = 'SENT'
+"""
+_END_LEASES = """
+    UPDATE outbox_events AS batch SET lease_until = (SELECT brokage_now())
+      FROM unnest(%(ids)s::uuid[], %(deliveries)s::int[]) AS lost (id, deliveries)
+     WHERE batch.id = lost.id AND batch.retry_count = lost.deliveries AND batch.acked_at IS NULL AND batch.status = 'SENT'
+    RETURNING batch.id
 """
 _ASK_AGAIN = """
     UPDATE outbox_events SET status = 'SENT', acked_at = NULL, lease_until = brokage_now()

@@ -90,6 +90,14 @@ class _Transaction:
         attempts: int = row["attempts"]
         return attempts
 
+    def abandoned(self, event_ids: Sequence[str]) -> set[str]:
+        rows = self._connection.execute(
+            """SELECT event_id FROM processed_events
+                WHERE consumer = %(consumer)s AND event_id = ANY(%(ids)s::uuid[]) AND state = 'SPLIT' AND attempts > 0""",
+            {"consumer": self._consumer, "ids": uuid_array(event_ids)},
+        )
+        return {row["event_id"] for row in rows}
+
     def uncount_attempts(self, event_ids: Sequence[str]) -> None:
         self._connection.execute(
             """UPDATE processed_events SET attempts = greatest(attempts - 1, 0)

@@ -26,10 +26,13 @@ from shared.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
 _PATIENCE_SECONDS_MAX = 5.0
+_PAUSE_SECONDS_MAX = 4.0
 
 
 class Consumer(Protocol):
     """One service's inbox, open."""
+
+    def let_others_go_first(self, delivery: Delivery) -> None: ...
 
     def receive(self, delivery: Delivery) -> list[Acknowledgement]: ...
 
@@ -43,9 +46,13 @@ class StoreConsumer:
         self._inbox = Inbox(
             store,
             attempts_max=settings.event_attempts_max,
+            pause_seconds=min(_PAUSE_SECONDS_MAX, settings.relay_lease_seconds / 3),
             stale_after=timedelta(seconds=settings.stale_after_seconds),
         )
         self._close = close
+
+    def let_others_go_first(self, delivery: Delivery) -> None:
+        self._inbox.let_others_go_first(delivery)
 
     def receive(self, delivery: Delivery) -> list[Acknowledgement]:
         return self._inbox.receive(delivery)
@@ -174,6 +181,7 @@ def run_workers(
     dramatiq_worker = dramatiq.Worker(
         broker.dramatiq, worker_timeout=100, worker_threads=int(os.environ.get("BROKAGE_WORKER_THREADS", "16"))
     )
+    _tell_what_was_lost(broker, [worker.name for worker in workers])
     dramatiq_worker.start()
     on_ready()
     stop.wait()
@@ -181,6 +189,17 @@ def run_workers(
     for consumer in consumers:
         consumer.close()
     broker.close()
+
+
+def _tell_what_was_lost(broker: Broker, names: Sequence[str]) -> None:
+    """Who died with deliveries in hand cannot say so; whoever starts after it does. Should that fail, their leases run out."""
+    try:
+        lost = {name: count for name in names if (count := broker.tell_what_was_lost(name))}
+    except redis.RedisError as error:
+        log.warning("what was lost is not told", error=repr(error))
+        return
+    if lost:
+        log.warning("deliveries lost with their worker", **lost)
 
 
 def _receiver(
@@ -196,6 +215,7 @@ def _receiver(
             log.error("undecodable delivery dropped", error=repr(error))
             return
         try:
+            consumer.let_others_go_first(delivery)
             with turn():
                 acknowledgements = consumer.receive(delivery)
             fault("inbox.before_acknowledge")

@@ -140,6 +140,10 @@ class _Transaction:
         attempts: int = row["attempts"]
         return attempts
 
+    def abandoned(self, event_ids: Sequence[str]) -> set[str]:
+        begun = {"_id": {"$in": list(event_ids)}, "state": State.SPLIT.value, "attempts": {"$gt": 0}}
+        return {row["_id"] for row in self._processed.find(begun, {"_id": 1})}
+
     def uncount_attempts(self, event_ids: Sequence[str]) -> None:
         self._processed.update_many(
             {"_id": {"$in": list(event_ids)}, "attempts": {"$gt": 0}}, {"$inc": {"attempts": -1}}

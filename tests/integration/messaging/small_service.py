@@ -6,11 +6,13 @@ name. Run as a program, it is a worker process.
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -273,6 +275,25 @@ def main(url: str, valkey_url: str, lease_seconds: str, stop_at: str) -> None:
     settings = settings_of(valkey_url, lease_seconds=float(lease_seconds))
     with faults.inject(stop_once):
         run_workers(workers(url, settings), stop, settings=settings, on_ready=lambda: print("ready", flush=True))
+
+
+@contextmanager
+def worker_process(
+    source: Source, valkey_url: str, *, lease_seconds: float, stop_at: str = "never"
+) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, __file__, source.url, valkey_url, str(lease_seconds), stop_at]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(10)
+        process.stdout.close()
+
+
+def process_state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0]
 
 
 def flush(valkey_url: str) -> None:

@@ -1,53 +1,51 @@
 """Events that fail, kill or are too old: parked, with their followers held, and nobody else waits for them."""
 
+import itertools
 import signal
-import subprocess
-import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from datetime import UTC, datetime
 
-from small_service import Machine, Source, running_relays, running_workers, settings_of, wait_until
+from small_service import (
+    Machine,
+    Source,
+    process_state,
+    running_relays,
+    running_workers,
+    settings_of,
+    wait_until,
+    worker_process,
+)
 
 from shared.contracts.message import partition_of
 from shared.messaging.outbox import PostgresOutbox
 
 LEASE_SECONDS = 0.3
-WORKER = str(Path(__file__).with_name("small_service.py"))
+KILLER_LEASE_SECONDS = 6.0
+"""Longer than a worker takes to start, as in production."""
+KILLED = 9
 
 
 @contextmanager
-def worker_process(source: Source, valkey: str, *, stop_at: str = "never") -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, WORKER, source.url, valkey, str(LEASE_SECONDS), stop_at]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait(10)
-        process.stdout.close()
-
-
-@contextmanager
-def supervised_worker(source: Source, valkey: str) -> Iterator[list[int]]:
-    """A worker process that is started anew whenever it dies; yields the exit codes so far."""
+def supervised_worker(source: Source, valkey: str, *, lease_seconds: float) -> Iterator[list[datetime]]:
+    """A worker process that is started anew whenever it dies; yields when it was killed by an event so far."""
     stop = threading.Event()
-    exits: list[int] = []
+    deaths: list[datetime] = []
 
     def supervise() -> None:
         while not stop.is_set():
-            with worker_process(source, valkey) as process:
+            with worker_process(source, valkey, lease_seconds=lease_seconds) as process:
                 while process.poll() is None and not stop.wait(0.02):
                     pass
-                if process.returncode is not None:
-                    exits.append(process.returncode)
+                if process.returncode == KILLED:
+                    deaths.append(datetime.now(UTC))
 
     thread = threading.Thread(target=supervise)
     thread.start()
     try:
-        yield exits
+        yield deaths
     finally:
         stop.set()
         thread.join(20)
@@ -110,20 +108,56 @@ class TestPoison:
 class TestAKiller:
     def test_is_parked_and_who_works_beside_it_is_not(self, source: Source, valkey: str) -> None:
         """The slow ones are always in work when the process dies, yet it is not for their sake that it does."""
-        settings = settings_of(valkey, lease_seconds=LEASE_SECONDS)
-        with running_relays(1, source.url, settings), supervised_worker(source, valkey) as exits:
+        settings = settings_of(valkey, lease_seconds=KILLER_LEASE_SECONDS)
+        with (
+            running_relays(1, source.url, settings),
+            supervised_worker(source, valkey, lease_seconds=KILLER_LEASE_SECONDS) as deaths,
+        ):
             source.say("killer-1")
             source.wait_drained()
-            slow = [f"slow-{number}" for number in range(20)]
-            slow = [name for name in slow if partition_of(name) % 2 != partition_of("killer-1") % 2][:3]
+            slow = in_the_other_lane("slow")[:3]
             source.say("killer-1", *slow, "a")
             source.say("killer-1", "a")
             source.wait_drained(seconds=60.0)
         source.assert_all_once(but=["killer-1"])
         assert source.effects("killer-1") == [1]
         assert [(s, version) for s, _, version in source.letters("killer-1")] == [("PARKED", 2), ("HELD", 3)]
-        # Before that in its batch: twice, and again with each copy of a message that a slow machine brings back.
-        assert exits.count(9) >= 3, "three times alone"
+        assert len(deaths) == 4, "once in its batch, three times alone"
+
+    def test_lets_the_other_lane_go_on_between_its_deaths(self, source: Source, valkey: str) -> None:
+        settings = settings_of(valkey, lease_seconds=KILLER_LEASE_SECONDS)
+        other = in_the_other_lane("other")[0]
+        with (
+            running_relays(1, source.url, settings),
+            supervised_worker(source, valkey, lease_seconds=KILLER_LEASE_SECONDS) as deaths,
+        ):
+            source.say("killer-1", "killer-1")
+            while not source.letters("killer-1"):
+                source.say(other)
+                time.sleep(0.1)
+            source.wait_drained()
+        source.assert_all_once(but=["killer-1"])
+        [(parked_at,)] = source.query("SELECT created_at FROM dead_letters WHERE status = 'PARKED'")
+        done = source.query("SELECT applied_at FROM effects WHERE aggregate_id = %s AND consumer = 'tests'", other)
+        for before, after in itertools.pairwise([*deaths[1:], parked_at]):
+            assert any(before < at < after for (at,) in done), (deaths, parked_at, done)
+
+    def test_of_a_large_batch_is_parked_after_one_death_more(self, source: Source, valkey: str) -> None:
+        settings = settings_of(valkey, lease_seconds=KILLER_LEASE_SECONDS)
+        with (
+            running_relays(1, source.url, settings),
+            supervised_worker(source, valkey, lease_seconds=KILLER_LEASE_SECONDS) as deaths,
+        ):
+            source.say(*["a"] * 30, "killer-1", "killer-1", *["a"] * 30)
+            source.wait_drained(seconds=60.0)
+        source.assert_all_once(but=["killer-1"])
+        assert len(deaths) == 5, "twice in its batch, three times alone"
+
+
+def in_the_other_lane(name: str) -> list[str]:
+    """Aggregates so named that do not travel with `killer-1`."""
+    names = [f"{name}-{number}" for number in range(20)]
+    return [each for each in names if partition_of(each) % 2 != partition_of("killer-1") % 2]
 
 
 class TestAStaleEvent:
@@ -145,18 +179,17 @@ class TestAStoppedWorker:
         """Stopped in its transaction, after its commit, and before it began: another one has taken over each time."""
         settings = settings_of(valkey, lease_seconds=LEASE_SECONDS)
         for number, point in enumerate(("inbox.received", "inbox.claimed", "inbox.committed")):
-            with running_relays(1, source.url, settings), worker_process(source, valkey, stop_at=point) as worker:
+            with (
+                running_relays(1, source.url, settings),
+                worker_process(source, valkey, lease_seconds=LEASE_SECONDS, stop_at=point) as worker,
+            ):
                 source.say("a", "b", "a")
-                wait_until(lambda worker=worker: _state(worker.pid) == "T", 20)
+                wait_until(lambda worker=worker: process_state(worker.pid) == "T", 20)
                 with running_workers(source.url, settings):
                     source.wait_drained(seconds=20.0)
                     worker.send_signal(signal.SIGCONT)
-                    wait_until(lambda worker=worker: _state(worker.pid) != "T", 5)
+                    wait_until(lambda worker=worker: process_state(worker.pid) != "T", 5)
                     source.say("b", "a")
                     source.wait_drained()
             assert source.versions == {"a": 3 * (number + 1), "b": 2 * (number + 1)}
             source.assert_all_once()
-
-
-def _state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0]

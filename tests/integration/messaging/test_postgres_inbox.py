@@ -163,6 +163,36 @@ class TestReceive:
         assert parked == [("a",), ("b",), ("c",)]
 
 
+class TestAnEventThatKillsItsProcess:
+    def test_lets_others_go_first_before_it_is_tried_again(
+        self, source: Source, store: PostgresInboxStore, handler: Applied, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Those done before it, in its own batch, are not taken for such."""
+
+        def kill(messages: Sequence[Message[Any]]) -> None:
+            if messages[0].aggregate_id == "killer":
+                raise KeyboardInterrupt
+
+        pauses: list[float] = []
+        handler.before = kill
+        inbox = Inbox(store, pause_seconds=2.5)
+        monkeypatch.setattr(inbox, "_pause", pauses.append)
+        delivery = create_delivery([create_message("a", 1), create_message("killer", 1), create_message("c", 1)])
+        for number in range(3):
+            inbox.let_others_go_first(again(delivery, number + 2))
+            assert pauses == [2.5] * number
+            with pytest.raises(KeyboardInterrupt):
+                inbox.receive(again(delivery, number + 2))
+        [acknowledgement] = inbox.receive(again(delivery, 5))
+        assert acknowledgement.outcome is Outcome.PARKED
+        inbox.let_others_go_first(again(delivery, 6))
+        assert pauses == [2.5] * 2, "what is parked waits no more"
+        assert source.effects("a") == source.effects("c") == [1]
+        assert [(status, reason) for status, reason, _ in source.letters("killer")] == [
+            ("PARKED", "the worker that tried it ended")
+        ]
+
+
 class TestAnOutage:
     """Met by an event that is tried alone; each delivery ends with it, and comes again."""
 

@@ -157,9 +157,11 @@ class TestPoison:
         assert database[DEAD_LETTERS].find_one()["reason"] == "STALE"  # type: ignore[index]
 
     def test_a_delivery_that_keeps_killing_its_worker_is_taken_event_by_event(
-        self, inbox: Inbox, database: MongoDatabase
+        self, inbox: Inbox, database: MongoDatabase, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Attempts are counted before the work, so they count although nothing after them happens."""
+        """Attempts are counted before the work, so they count although nothing after them happens. Others go before the next."""
+        pauses: list[float] = []
+        monkeypatch.setattr(inbox, "_pause", pauses.append)
         [bad] = events(1)
         batch = create_delivery([bad], deliveries=3).batches[0]
         delivery = Delivery("order_service", 0, [batch])
@@ -168,11 +170,15 @@ class TestPoison:
             if name == "inbox.attempt_counted":
                 raise KeyboardInterrupt
 
-        for _ in range(3):
+        for number in range(3):
+            inbox.let_others_go_first(delivery)
+            assert len(pauses) == number
             with inject(kill), pytest.raises(KeyboardInterrupt):
                 inbox.receive(delivery)
         assert inbox.receive(delivery)[0].outcome is Outcome.PARKED
         assert database[DEAD_LETTERS].count_documents({"event_id": bad.event_id}) == 1
+        inbox.let_others_go_first(delivery)
+        assert len(pauses) == 2, "what is parked waits no more"
 
 
 class TestOutage:

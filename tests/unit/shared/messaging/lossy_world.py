@@ -7,8 +7,8 @@ for a lock, ends or dies; who goes on next comes from one seeded generator, so t
 
 import threading
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -40,6 +40,8 @@ LEASE_SECONDS = 15.0
 STALE_AFTER = timedelta(days=30)
 WORKERS_PER_LANE = 2
 ROUNDS_MAX = 400
+TURNS_MAX = 5_000
+RESTART_SECONDS = 4.0
 
 
 class Crash(BaseException):
@@ -63,6 +65,8 @@ class Process:
     def __init__(self, world: "World", work: Callable[[], None], delivery: Delivery | None = None) -> None:
         self.delivery = delivery
         self.done = False
+        self.crash: Crash | None = None
+        self.killed = False
         self.error: BaseException | None = None
         self.ready: Callable[[], bool] = lambda: True
         self._world = world
@@ -83,13 +87,17 @@ class Process:
         self.ready = ready
         self._back.release()
         self._go.acquire()
+        if self.killed:
+            raise Crash("killed")
 
     def _run(self) -> None:
         self._go.acquire()
         try:
             self._work()
-        except (Crash, Unavailable):
+        except Unavailable:
             pass
+        except Crash as crash:
+            self.crash = crash
         except BaseException as error:  # noqa: BLE001 - reported as a violation
             self.error = error
         self.done = True
@@ -142,6 +150,10 @@ class MemoryTransaction:
         row = self._row(event_id) or Row(State.SPLIT)
         self.rows[event_id] = Row(row.state, row.attempts + 1)
         return row.attempts + 1
+
+    def abandoned(self, event_ids: Sequence[str]) -> set[str]:
+        rows = {event_id: self._row(event_id) for event_id in event_ids}
+        return {event_id for event_id, row in rows.items() if row and row.state is State.SPLIT and row.attempts > 0}
 
     def uncount_attempts(self, event_ids: Sequence[str]) -> None:
         for event_id in event_ids:
@@ -258,15 +270,12 @@ class MemoryOutbox(PostgresOutbox):
 
     def step(self, acknowledgements: Sequence[Acknowledgement], queue_depth: QueueDepth) -> list[Claim]:
         self._world.may_crash()
-        for acknowledgement in acknowledgements:
-            for row in self.rows:
-                if row.id == acknowledgement.batch_id and row.status == "SENT":
-                    row.status = acknowledgement.outcome
+        lost = {id for acknowledgement in acknowledgements for id in self._answered(acknowledgement)}
         lanes: dict[tuple[str, int], list[Candidate]] = {}
         for row in self.unanswered():
             candidate = Candidate(**self._candidate(row))
             lanes.setdefault((CONSUMER, row.lane), []).append(candidate)
-        send, extend = self._decide(lanes, self._world.now, queue_depth)
+        send, extend = self._decide(lanes, self._world.now, queue_depth, lost)
         lease_until = self._world.now + timedelta(seconds=LEASE_SECONDS)
         for row in self.unanswered():
             if row.id in send or row.id in extend:
@@ -280,6 +289,17 @@ class MemoryOutbox(PostgresOutbox):
                 batch = Batch(row.id, row.retry_count, msgspec.Raw(encode_messages(row.events)))
                 claims.setdefault(row.lane, []).append(batch)
         return [Claim(CONSUMER, lane, batches) for lane, batches in claims.items()]
+
+    def _answered(self, acknowledgement: Acknowledgement) -> Iterator[str]:
+        """What is answered is noted; what is lost is yielded, its lease ended."""
+        for row in self.unanswered():
+            if row.id != acknowledgement.batch_id or row.status != "SENT":
+                continue
+            if acknowledgement.outcome is not Outcome.LOST:
+                row.status = acknowledgement.outcome
+            elif row.retry_count == acknowledgement.deliveries:
+                row.lease_until = self._world.now
+                yield row.id
 
     @staticmethod
     def _candidate(row: OutboxRow) -> dict[str, Any]:
@@ -427,7 +447,7 @@ class World:
 
     def _message(self, aggregate_id: str) -> Message[Any]:
         before = self.said.setdefault(aggregate_id, [])
-        [kind] = self.random.choices(list(Kind), (30, 1, 1, 0.5))
+        kind = self._kind()
         message = Message(
             event_id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{aggregate_id}#{len(before) + 1}")),
             type="ConfirmOrder",
@@ -442,6 +462,10 @@ class World:
         before.append(message)
         self.kinds[message.event_id] = kind
         return message
+
+    def _kind(self) -> Kind:
+        [kind] = self.random.choices(list(Kind), (30, 1, 1, 0.5))
+        return kind
 
     def _relay(self) -> None:
         source, relay = self.random.choice(self._relays)
@@ -465,11 +489,20 @@ class World:
 
     def _receive(self, delivery: Delivery) -> None:
         inbox = self._inbox_type(self.store, stale_after=STALE_AFTER)
-        inbox._alone = nullcontext()  # every worker here is a process of its own
+        inbox._alone = self._alone()
+        inbox._pause = self._pause  # type: ignore[assignment]
+        inbox.let_others_go_first(delivery)
         acknowledgements = inbox.receive(delivery)
         self.point("before acknowledge")
         if not self.chance(0.1):
             self.broker.acknowledgements[delivery.source].extend(acknowledgements)
+
+    def _alone(self) -> AbstractContextManager[Any]:
+        return nullcontext()  # every worker here is a process of its own
+
+    def _pause(self, seconds: float) -> None:
+        until = self.now + timedelta(seconds=seconds)
+        self.wait_until(lambda: self.now >= until)
 
     def _start(self, process: Process) -> None:
         self._processes.append(process)
@@ -481,6 +514,17 @@ class World:
             self._processes.remove(process)
             if process.error is not None:
                 raise process.error
+            if process.crash is not None:
+                self._died(process)
+
+    def _died(self, process: Process) -> None:
+        """Its successor tells what it had in hand, if it starts soon and the broker still knows."""
+        if process.delivery is not None and self.random.random() < 0.6:
+            self._tell_lost(process.delivery)
+
+    def _tell_lost(self, delivery: Delivery) -> None:
+        lost = [Acknowledgement(batch.id, Outcome.LOST, batch.deliveries) for batch in delivery.batches]
+        self.broker.acknowledgements[delivery.source].extend(lost)
 
     def _go_on(self) -> None:
         ready = [process for process in self._processes if process.ready()]
@@ -492,7 +536,7 @@ class World:
 
     def _mischief(self) -> None:
         queue = self.broker.queue
-        match self.random.randrange(4):
+        match self.random.randrange(5):
             case 0:
                 queue.clear()
             case 1:
@@ -501,13 +545,19 @@ class World:
                 self.random.shuffle(queue)
             case 3:
                 self.broker.acknowledgements[self.random.choice(SOURCES)].clear()
+            case 4:
+                # It only seems to have ended: its connections did.
+                in_hand = [process.delivery for process in self._processes if process.delivery is not None]
+                for delivery in (*in_hand, *map(decode_delivery, queue)):
+                    if self.chance(0.5):
+                        self._tell_lost(delivery)
 
     # -- the end -----------------------------------------------------------------------------------------------------------
 
     def _drain(self) -> None:
         while ready := [process for process in self._processes if process.ready()]:
             self._resume(ready[0])
-        while self.broker.queue:
+        for _ in range(len(self.broker.queue)):
             self._work()
         for source, relay in self._relays:
             self._step(source, relay)
@@ -544,3 +594,102 @@ class World:
             for row in outbox.rows
             if row.status not in (Outcome.ACKED, Outcome.PARKED)
         ]
+
+
+class Turns:
+    """The lock of one process: who waits for it lets others go on."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._taken = False
+
+    def __enter__(self) -> None:
+        if self._taken:
+            self._world.wait_until(lambda: not self._taken)
+        self._taken = True
+
+    def __exit__(self, *_: object) -> None:
+        self._taken = False
+
+
+class OneWorker(World):
+    """Nothing goes wrong but one event that kills its process, and with it everything that the one worker has in hand.
+
+    Time passes only while nobody has anything to do, and while the worker is started anew.
+    """
+
+    def __init__(self, seed: int, *, inbox: type[Inbox] = Inbox, tells: bool = True) -> None:
+        super().__init__(seed, inbox=inbox)
+        self._killer_at = self.random.randrange(EVENTS // 2)
+        self._tells = tells
+        self._turns = Turns(self)
+        self.deaths: list[datetime] = []
+
+    def chance(self, probability: float) -> bool:
+        return False
+
+    def point(self, name: str) -> None:
+        if self.current is not None and self.current.delivery is not None and self.random.random() < 0.3:
+            self.current.pause()
+
+    def run(self) -> list[str]:
+        with inject(self.point):
+            for _ in range(TURNS_MAX):
+                self._turn()
+                if self._drained() and not self._left:
+                    break
+        return self._violations() + self._delays()
+
+    def _turn(self) -> None:
+        if self._left and self.random.random() < 0.2:
+            self._write()
+        if any(process.ready() for process in self._processes):
+            if self.random.random() < 0.1:
+                self._relay()
+            self._go_on()
+        else:
+            for source, relay in self._relays:
+                self._step(source, relay)
+            self.now += timedelta(seconds=1)
+        for _ in range(len(self.broker.queue)):
+            self._work()
+
+    def _kind(self) -> Kind:
+        return Kind.KILLER if len(self.kinds) == self._killer_at else Kind.GOOD
+
+    def _alone(self) -> AbstractContextManager[Any]:
+        return self._turns
+
+    def _died(self, process: Process) -> None:
+        if process.killed:
+            return
+        self.deaths.append(self.now)
+        with_it = [other for other in self._processes if other.delivery is not None]
+        for other in with_it:
+            other.killed = True
+            self._resume(other)
+        self.now += timedelta(seconds=RESTART_SECONDS)
+        for other in (process, *with_it):
+            if self._tells and other.delivery is not None:
+                self._tell_lost(other.delivery)
+
+    def _delays(self) -> list[str]:
+        """How long the killer stood in the way, and how often other lanes had to begin again."""
+        took = (self.deaths[-1] - self.deaths[0]).total_seconds()
+        return [
+            *([f"{len(self.deaths)} deaths"] if len(self.deaths) > 4 else []),
+            *([f"{took} s from the first death to the last"] if took > 3 * (RESTART_SECONDS + 5) else []),
+            *(f"batch {row.id} was delivered {row.retry_count} times" for row in self._others() if row.retry_count > 3),
+        ]
+
+    def _others(self) -> list[OutboxRow]:
+        """Batches of the lanes without the killer."""
+        lanes: dict[tuple[str, int], list[OutboxRow]] = {}
+        for source, outbox in self.outboxes.items():
+            for row in outbox.rows:
+                lanes.setdefault((source, row.lane), []).append(row)
+        kinds = {
+            lane: {self.kinds[message.event_id] for row in rows for message in row.events}
+            for lane, rows in lanes.items()
+        }
+        return [row for lane, rows in lanes.items() if Kind.KILLER not in kinds[lane] for row in rows]

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import structlog
-from lossy_world import MemoryInboxStore, MemoryTransaction, World
+from lossy_world import MemoryInboxStore, MemoryTransaction, OneWorker, World
 
 from shared.messaging import outbox
-from shared.messaging.delivery import Acknowledgement, Batch
+from shared.messaging.delivery import Acknowledgement, Batch, Delivery
 from shared.messaging.inbox import Inbox
 from shared.messaging.outbox import Candidate
 
@@ -28,10 +28,10 @@ def silence() -> Iterator[None]:
     structlog.configure(**configuration)
 
 
-def first_violation(**parts: Any) -> str | None:
+def first_violation(world: type[World] = World, **parts: Any) -> str | None:
     for seed in range(FEW):
         try:
-            violations = World(seed, **parts).run()
+            violations = world(seed, **parts).run()
         except AssertionError as error:
             violations = [str(error)]
         if violations:
@@ -44,6 +44,16 @@ class TestTheProtocol:
     def test_every_schedule_ends_with_each_effect_once_in_order_and_the_bad_parked(self, part: int) -> None:
         for seed in range(part, SCHEDULES, 4):
             violations = World(seed).run()
+            assert not violations, f"seed {seed}: {violations}"
+
+
+class TestAKiller:
+    """One event ends its process, whatever else that has in hand."""
+
+    @pytest.mark.parametrize("part", range(4))
+    def test_is_parked_after_four_deaths_and_all_else_is_done_meanwhile(self, part: int) -> None:
+        for seed in range(part, SCHEDULES // 2, 4):
+            violations = OneWorker(seed).run()
             assert not violations, f"seed {seed}: {violations}"
 
 
@@ -99,3 +109,24 @@ class TestTheProtocolWithoutOneOfItsRules:
 
     def test_done_after_the_first_part_loses_the_others(self) -> None:
         assert first_violation(inbox=DoneAfterTheFirstPart) is not None
+
+
+class DoesNotWait(Inbox):
+    def let_others_go_first(self, delivery: Delivery) -> None:
+        pass
+
+
+class TriesWholeTwice(Inbox):
+    def _whole_max(self, batches: Sequence[Batch]) -> int:
+        return 2
+
+
+class TestAKillerWithoutOneOfTheRules:
+    def test_without_the_pause_others_begin_again_and_again(self) -> None:
+        assert "was delivered" in str(first_violation(OneWorker, inbox=DoesNotWait))
+
+    def test_tried_whole_twice_it_kills_once_more(self) -> None:
+        assert "5 deaths" in str(first_violation(OneWorker, inbox=TriesWholeTwice))
+
+    def test_when_nobody_tells_what_was_lost_every_lease_is_waited_for(self) -> None:
+        assert "s from the first death to the last" in str(first_violation(OneWorker, tells=False))
