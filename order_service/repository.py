@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 
 from order_service.models import OrderStatus
-from shared.db import Conflict, Connection, uuid_array
+from shared.db import Conflict, Connection
 from shared.http.idempotency import KEPT_HOURS
+from shared.ids import uuid_array
 
 Row = dict[str, Any]
 

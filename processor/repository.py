@@ -11,8 +11,8 @@ from psycopg.rows import args_row
 from processor.matching.queue_entry import ENTRY_COLUMNS, QueueEntry
 from shared.contracts import Message
 from shared.contracts.assets import InstrumentChanged
-from shared.db import Conflict, Connection, uuid_array
-from shared.ids import ROOT_ORGANIZATION_ID
+from shared.db import Conflict, Connection
+from shared.ids import ROOT_ORGANIZATION_ID, uuid_array
 
 Row: TypeAlias = dict[str, Any]
 _BOOK_LOCK = 7010

@@ -1,5 +1,6 @@
 """Identifiers that leave a service: UUIDv7 in canonical text, so that keys are roughly in order of creation."""
 
+from collections.abc import Iterable
 from uuid import UUID
 
 from uuid_utils import uuid7
@@ -18,3 +19,9 @@ def is_id(text: str) -> bool:
         return str(UUID(text)) == text
     except ValueError:
         return False
+
+
+def uuid_array(ids: Iterable[str]) -> str:
+    """`ids` as the text of a `uuid[]` parameter. psycopg would escape a list's elements one by one in Python, which a batch feels;
+    an id has nothing to escape, and what is none fails at the cast."""
+    return "{" + ",".join(ids) + "}"

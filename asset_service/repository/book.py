@@ -10,7 +10,8 @@ from asset_service.models import InstrumentStatus, ReservationStatus
 from asset_service.repository.ledger import insert_postings
 from asset_service.repository.rows import as_json, check_count
 from shared.contracts.orders import OrderSide
-from shared.db import Connection, uuid_array
+from shared.db import Connection
+from shared.ids import uuid_array
 
 
 def load_reservations(connection: Connection, book: Book, order_ids: Sequence[str]) -> None:

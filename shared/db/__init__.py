@@ -1,7 +1,6 @@
 """Postgres: one database per service, one transaction per request or batch."""
 
-from shared.db.arrays import uuid_array
 from shared.db.engine import Database
 from shared.db.unit_of_work import Conflict, Connection, Context, UnitOfWork
 
-__all__ = ["Conflict", "Connection", "Context", "Database", "UnitOfWork", "uuid_array"]
+__all__ = ["Conflict", "Connection", "Context", "Database", "UnitOfWork"]

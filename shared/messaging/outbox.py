@@ -20,9 +20,8 @@ from shared.contracts.message import (
     lane_of,
     partition_of_message,
 )
-from shared.db.arrays import uuid_array
 from shared.faults import fault
-from shared.ids import new_id
+from shared.ids import new_id, uuid_array
 from shared.messaging.delivery import Acknowledgement, Batch, Outcome
 from shared.messaging.locks import LANE_LOCK, RELAY_LOCK
 from shared.settings import ServiceSettings

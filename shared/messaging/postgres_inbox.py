@@ -8,11 +8,10 @@ import msgspec
 from psycopg import errors
 
 from shared.contracts.message import Message
-from shared.db.arrays import uuid_array
 from shared.db.engine import Database, DatabaseUnavailable
 from shared.db.unit_of_work import Conflict, Connection, UnitOfWork
 from shared.faults import faults_named
-from shared.ids import new_id
+from shared.ids import new_id, uuid_array
 from shared.messaging.inbox import InboxTransaction, Malformed, State, Unavailable, as_it_came
 
 T = TypeVar("T")
