@@ -1,6 +1,8 @@
 """The inbox on a service's own Postgres database: claims, effects and answers in one transaction."""
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypeAlias, TypeVar
 
@@ -15,6 +17,7 @@ from shared.ids import new_id, uuid_array
 from shared.messaging.inbox import InboxTransaction, Malformed, State, Unavailable, as_it_came
 
 T = TypeVar("T")
+_TURN_SECONDS = 0.5
 Handler: TypeAlias = Callable[[UnitOfWork, Sequence[Message[Any]]], None]
 
 
@@ -25,13 +28,30 @@ class PostgresInboxStore:
         self._database = database
         self._consumer = consumer
         self._handler = handler
+        self._turn = threading.Lock()
 
     def transaction(self, work: Callable[[InboxTransaction], T]) -> T:
         try:
-            return self._database.run(lambda unit: work(_Transaction(unit, self._consumer, self._handler)))
+            with self._in_turn():
+                return self._database.run(lambda unit: work(_Transaction(unit, self._consumer, self._handler)))
         except DatabaseUnavailable as error:
             stalled = isinstance(error.__cause__, Conflict | errors.IdleInTransactionSessionTimeout)
             raise Unavailable(self._consumer, stalled=stalled) from error
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """Wait for this process's other transaction on the same database, at most `_TURN_SECONDS`.
+
+        They would wait for each other all the same, at a lock of Postgres; but who waits there holds a snapshot, and while one is
+        held no row's former versions can be pruned: updates then move to other pages and into every index. Safety is those
+        locks' business, so somebody slow is not waited for.
+        """
+        mine = self._turn.acquire(timeout=_TURN_SECONDS)
+        try:
+            yield
+        finally:
+            if mine:
+                self._turn.release()
 
 
 class _Transaction:
