@@ -193,9 +193,10 @@ class Edge:
         named = token.customer_id if token.customer_id is not None else token.username or ""
         principal = directory.peek(named)
         if principal is None:
-            wait = directory.wait_for if matched.route is not None else directory.get
             try:
-                principal = await run_in_threadpool(wait, named)
+                principal = await directory.find(named)
+                if principal is None and matched.route is not None:
+                    principal = await run_in_threadpool(directory.wait_for, named)
             except DatabaseUnavailable:
                 raise ServiceUnavailable() from None
         if principal is None:
