@@ -30,7 +30,7 @@ from shared.errors import (
 )
 from shared.http.direct import Handler, direct_handler
 from shared.http.idempotency import IdempotencyKeyMissing, parse_key
-from shared.http.state import NO_BODY, RequestState
+from shared.http.state import BODY_IS_HERE, NO_BODY, RequestState
 
 CALLER_KEY = "brokage.caller"
 BODY_SECONDS_MAX = 10.0
@@ -200,13 +200,20 @@ def _directory(request: Request, state: RequestState) -> PrincipalDirectory:
 
 
 async def _body_of(request: Request) -> bytes:
-    try:
-        async with asyncio.timeout(BODY_SECONDS_MAX):
-            body = await _received(request.receive)
-    except TimeoutError:
-        raise RequestTimeout() from None
+    if BODY_IS_HERE in request.scope.get("extensions", ()):
+        body = await _received(request.receive)
+    else:
+        body = await _received_in_time(request.receive)
     request._body = body  # where the framework looks for it
     return body
+
+
+async def _received_in_time(receive: Receive) -> bytes:
+    try:
+        async with asyncio.timeout(BODY_SECONDS_MAX):
+            return await _received(receive)
+    except TimeoutError:
+        raise RequestTimeout() from None
 
 
 async def _received(receive: Receive) -> bytes:
@@ -215,7 +222,7 @@ async def _received(receive: Receive) -> bytes:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect()
-        body += message.get("body", b"")
+        body += bytes(message.get("body", b""))
         if not message.get("more_body", False):
             return body
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from shared.auth.tokens import AccessToken
 
 SCOPE_KEY = "brokage"
+BODY_IS_HERE = "brokage.body_is_here"
+"""Extension of the scope by a server that has read all of the body: nobody needs to watch the time for it."""
 NO_BODY: Final[Any] = object()
 """The document of a request without one; `null` is one."""
 
