@@ -112,6 +112,13 @@ class Application(FastAPI):
         super().__init__(**kwargs)
         self._edge = edge
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Not the framework's own: it looks for the settings of its telemetry, which is not ours, with every request.
+        if self.middleware_stack is None:
+            self.middleware_stack = self.build_middleware_stack()
+        scope["app"] = self
+        await self.middleware_stack(scope, receive, send)
+
     def build_middleware_stack(self) -> ASGIApp:
         return self._edge(_dispatch(self.router))
 

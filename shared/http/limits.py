@@ -5,6 +5,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 from prometheus_client import Counter
@@ -51,6 +52,7 @@ def allowance_of(principal: Principal | None, address: str) -> Allowance:
     return Allowance(f"rate:customer:{principal.customer_id}", limit)
 
 
+@lru_cache(maxsize=4096)
 def address_key(host: str) -> str:
     """What counts as one address: an IPv6 network of 64 bits is one subscriber."""
     try:
