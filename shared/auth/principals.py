@@ -1,7 +1,7 @@
 """Who may act, as this process knows it: a cached directory over a projection that customer events keep current.
 
 Role, tier and whether an account is active are read here and never from the token, so that a change takes effect within
-the cache's second plus the events' way here, and not when the token runs out.
+the cache's second (two, while its store hangs) plus the events' way here, and not when the token runs out.
 """
 
 import threading
