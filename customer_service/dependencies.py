@@ -1,5 +1,6 @@
 """What the endpoints depend on: the open resources of this service in this process."""
 
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, cast
@@ -12,9 +13,8 @@ from customer_service.settings import Settings
 from customer_service.sign_in_limit import SignInLimit
 from shared import encryption
 from shared.app import service_resources
-from shared.auth.ended_sessions import ended_sessions_of
 from shared.auth.keys import SigningKey, load_signing_key
-from shared.auth.principals import CachedDirectory, Principal, principal_from_row
+from shared.auth.principals import CachedDirectory, Principal, principals_of
 from shared.db import Database
 from shared.encryption import FieldKeys
 from shared.http.idempotency import IdempotencyMarks
@@ -44,7 +44,9 @@ class CustomerResources:
         self.backlog = Backlog(self.database, NAME, settings)
         # It only tells and reads nobody's messages; the paths are there as in every service.
         self.dead_letters = PostgresDeadLetters(self.database, consumer=NAME, handler=None)
-        self.principals = CachedDirectory(self._load_principal, self._load_assigned, load_id=self._load_id)
+        self.principals = CachedDirectory(
+            load_many=self._load_principals, load_assigned=self._load_assigned, load_id=self._load_id
+        )
 
     @property
     def key_directory(self) -> Path:
@@ -71,10 +73,9 @@ class CustomerResources:
         self.backlog.close()
         self.database.close()
 
-    def _load_principal(self, customer_id: int) -> Principal | None:
+    def _load_principals(self, ids: Collection[int]) -> list[Principal]:
         with self.database.read() as connection:
-            row = repository.find_state(connection, customer_id)
-            return None if row is None else principal_from_row(row, ended_sessions_of(connection, customer_id))
+            return principals_of(connection, repository.find_states(connection, ids))
 
     def _load_id(self, username: str) -> int | None:
         with self.database.read() as connection:

@@ -1,6 +1,6 @@
 """Every SQL statement of customer_service. Nothing here commits."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +21,10 @@ FROM customers c JOIN customer_tiers t ON t.tier_code = c.tier
 def find_state(connection: Connection, customer_id: int) -> Row | None:
     """A customer with his tier's terms and his brokers: what an event carries and a principal is made of."""
     return connection.execute(_STATE + "WHERE c.id = %(id)s", {"id": customer_id}).fetchone()
+
+
+def find_states(connection: Connection, ids: Collection[int]) -> list[Row]:
+    return connection.execute(_STATE + "WHERE c.id = ANY(%(ids)s::bigint[])", {"ids": list(ids)}).fetchall()
 
 
 def find_state_by_username(connection: Connection, username: str) -> Row | None:

@@ -35,7 +35,7 @@ class GroupCommit(Generic[Item, Result]):
         self,
         commit: Callable[[Sequence[Item]], Sequence[Result]],
         *,
-        linger_seconds: float = 0.005,
+        linger_seconds: float = 0.002,
         batch_max: int = 200,
         waiting_max: int = 2000,
     ) -> None:

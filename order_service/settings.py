@@ -32,7 +32,7 @@ class Settings(ServiceSettings):
     orders_database_url: str
     market_close: Annotated[time, AfterValidator(_of_the_wall)] = time(18, 0)
     market_timezone: Annotated[str, AfterValidator(_known_timezone)] = "Europe/Istanbul"
-    place_linger_seconds: float = 0.005
+    place_linger_seconds: float = 0.002
     place_batch_max: int = 200
     place_waiting_max: int = 2000
     inactive_sweep_seconds: float = 5.0

@@ -32,6 +32,7 @@ from shared.http.matching import RouteTable
 from shared.http.openapi import build_document
 from shared.http.problems import problem_page
 from shared.http.proxies import TrustedProxies
+from shared.http.route import EdgeRoute
 from shared.http.state import SCOPE_KEY, RequestState
 from shared.http.telemetry import TelemetryBuffer
 from shared.http.valkey import AsyncValkey
@@ -111,8 +112,15 @@ class Application(FastAPI):
         super().__init__(**kwargs)
         self._edge = edge
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Not the framework's own: it looks for the settings of its telemetry, which is not ours, with every request.
+        if self.middleware_stack is None:
+            self.middleware_stack = self.build_middleware_stack()
+        scope["app"] = self
+        await self.middleware_stack(scope, receive, send)
+
     def build_middleware_stack(self) -> ASGIApp:
-        return self._edge(AsyncExitStackMiddleware(_dispatch(self.router)))
+        return self._edge(_dispatch(self.router))
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -213,21 +221,27 @@ def _verifier(settings: EdgeSettings) -> TokenVerifier:
 def _dispatch(router: ASGIApp) -> ASGIApp:
     """To the route that the edge has found; the framework's own search, and its answers for what is not found, are
     not used."""
+    by_framework = AsyncExitStackMiddleware(_by_framework)
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await router(scope, receive, send)
             return
         state: RequestState = scope[SCOPE_KEY]
-        matched = state.matched
-        if matched.route is None:
+        route = state.matched.route
+        if route is None:
             raise _no_route(state)
-        scope["path_params"] = matched.path_params
-        scope["endpoint"] = matched.route.endpoint
-        scope["route"] = matched.route
-        await matched.route.handle(scope, receive, send)
+        scope["path_params"] = state.matched.path_params
+        scope["endpoint"] = route.endpoint
+        scope["route"] = route
+        direct = route.direct if isinstance(route, EdgeRoute) else None
+        await (direct or by_framework)(scope, receive, send)
 
     return dispatch
+
+
+async def _by_framework(scope: Scope, receive: Receive, send: Send) -> None:
+    await scope["route"].handle(scope, receive, send)
 
 
 def _no_route(state: RequestState) -> Exception:

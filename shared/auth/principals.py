@@ -1,24 +1,27 @@
 """Who may act, as this process knows it: a cached directory over a projection that customer events keep current.
 
 Role, tier and whether an account is active are read here and never from the token, so that a change takes effect within
-the cache's second plus the events' way here, and not when the token runs out.
+the cache's second (two, while its store hangs) plus the events' way here, and not when the token runs out.
 """
 
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
-from shared.auth.ended_sessions import apply_session_ends, ended_sessions_of
+from fastapi.concurrency import run_in_threadpool
+
+from shared.auth.ended_sessions import apply_session_ends, find_session_ends
 from shared.auth.permissions import Role
 from shared.contracts.customers import CustomerState
 from shared.contracts.message import Message
-from shared.db import Database, UnitOfWork
+from shared.db import Connection, Database, UnitOfWork
 from shared.faults import fault
+from shared.gathering import Gathering
 
 if TYPE_CHECKING:
     from shared.auth.broker_customers import BrokerCustomers
@@ -29,7 +32,8 @@ ARRIVAL_SECONDS = 2.0
 """How long what a valid token or an admin names is waited for before it counts as unknown. Source: contract."""
 _ARRIVAL_POLL_SECONDS = 0.05
 _REFRESH_SECONDS = 0.2
-"""How long others are served the old entry while one caller asks the store for the new one."""
+"""How long others are served old entries while one caller asks the store for new ones."""
+_LOADED_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,9 @@ class PrincipalDirectory(Protocol):
     def get(self, customer: int | str) -> Principal | None:
         """The principal, or None when the projection does not hold him. May query the store."""
 
+    async def find(self, customer: int | str) -> Principal | None:
+        """The same for the event loop: in a thread, together with all who are looked for in the same moment."""
+
     def assigned_to(self, broker_id: int) -> frozenset[int]:
         """The customers for whom the broker may act. Queries the store."""
 
@@ -73,36 +80,46 @@ class PrincipalDirectory(Protocol):
 
 @dataclass(slots=True)
 class _Entry:
-    """`expires` is put off a little by the first who finds it past, so that only he queries; never beyond `dies`."""
+    """Fresh until `expires`, believed until `dies`. `asked`: since it was loaded."""
 
     principal: Principal
     expires: float
     dies: float
+    asked: bool = False
 
 
 class CachedDirectory:
     """A directory over any store, with a cache of one second and a bounded number of entries.
 
-    Unknown ids are not cached: the one who asks for them is waiting for their arrival.
+    Who first finds an entry past its second loads it anew, and with it all that were asked for since: the store gets one
+    query a second, however many customers call. Unknown ids are not cached: the one who asks for them is waiting for their
+    arrival.
+
+    Args:
+        load_many: the principals of some ids, in one query, instead of `load`, which is asked for one.
     """
 
     def __init__(
         self,
-        load: Callable[[int], Principal | None],
+        load: Callable[[int], Principal | None] = lambda _: None,
         load_assigned: Callable[[int], frozenset[int]] = lambda _: frozenset(),
         *,
         load_id: Callable[[str], int | None] = lambda _: None,
+        load_many: Callable[[Collection[int]], Iterable[Principal]] | None = None,
         cache_seconds: float = CACHE_SECONDS,
         entries_max: int = CACHE_ENTRIES_MAX,
     ) -> None:
         self._load = load
         self._load_assigned = load_assigned
         self._load_id = load_id
+        self._load_many = load_many
         self._ids: OrderedDict[str, int] = OrderedDict()
         self._cache_seconds = cache_seconds
         self._entries_max = entries_max
         self._entries: OrderedDict[int, _Entry] = OrderedDict()
         self._lock = threading.Lock()
+        self._refreshing_until = 0.0
+        self._looked_for: Gathering[int | str, Principal | None] = Gathering(self._get_many, at_most=_LOADED_AT_ONCE)
 
     def peek(self, customer: int | str) -> Principal | None:
         customer_id = self._ids.get(customer) if isinstance(customer, str) else customer
@@ -110,20 +127,48 @@ class CachedDirectory:
         now = time.monotonic()
         if entry is None or now > entry.dies:
             return None
-        if now > entry.expires:
-            entry.expires = now + _REFRESH_SECONDS
+        entry.asked = True
+        if now > entry.expires and now > self._refreshing_until:
+            self._refreshing_until = now + _REFRESH_SECONDS
             return None
         return entry.principal
 
     def get(self, customer: int | str) -> Principal | None:
-        cached = self.peek(customer)
-        if cached is not None:
-            return cached
-        customer_id = self._id_of(customer) if isinstance(customer, str) else customer
-        principal = self._load(customer_id) if customer_id is not None else None
-        if principal is not None:
+        return self._get_all([customer])[0]
+
+    async def find(self, customer: int | str) -> Principal | None:
+        return await self._looked_for.ask(customer)
+
+    async def _get_many(self, customers: Sequence[int | str]) -> list[Principal | None]:
+        return await run_in_threadpool(self._get_all, customers)
+
+    def _get_all(self, customers: Sequence[int | str]) -> list[Principal | None]:
+        ids = [self._id_of(customer) if isinstance(customer, str) else customer for customer in customers]
+        found = {number: self._fresh(number) for number in ids if number is not None}
+        missing = [number for number, principal in found.items() if principal is None]
+        if missing:
+            found.update((principal.customer_id, principal) for principal in self._loaded(missing))
+        return [found[number] if number is not None else None for number in ids]
+
+    def _fresh(self, customer_id: int) -> Principal | None:
+        entry = self._entries.get(customer_id)
+        return entry.principal if entry is not None and time.monotonic() <= entry.expires else None
+
+    def _loaded(self, ids: Sequence[int]) -> list[Principal]:
+        if self._load_many is None:
+            principals = [principal for principal in map(self._load, ids) if principal is not None]
+        else:
+            principals = list(self._load_many({*ids, *self._due()}))
+        for principal in principals:
             self._keep(principal)
-        return principal
+        return principals
+
+    def _due(self) -> list[int]:
+        """Whom to load along, because somebody will ask for them."""
+        now = time.monotonic()
+        with self._lock:
+            due = [number for number, entry in self._entries.items() if entry.asked and now > entry.expires]
+        return due[:_LOADED_AT_ONCE]
 
     def wait_for(self, customer: int | str, timeout_seconds: float = ARRIVAL_SECONDS) -> Principal | None:
         deadline = time.monotonic() + timeout_seconds
@@ -167,10 +212,9 @@ def postgres_directory(database: Database, cache: "BrokerCustomers | None" = Non
     """The directory of a service that keeps the projection in its own table `principals`. `cache` is asked first for
     whom a broker acts."""
 
-    def load(customer_id: int) -> Principal | None:
+    def load_many(ids: Collection[int]) -> list[Principal]:
         with database.read() as connection:
-            row = connection.execute(_SELECT, {"customer_id": customer_id}).fetchone()
-            return None if row is None else principal_from_row(row, ended_sessions_of(connection, customer_id))
+            return principals_of(connection, connection.execute(_SELECT, {"ids": list(ids)}).fetchall())
 
     def load_assigned(broker_id: int) -> frozenset[int]:
         with database.read() as connection:
@@ -185,7 +229,15 @@ def postgres_directory(database: Database, cache: "BrokerCustomers | None" = Non
     def assigned(broker_id: int) -> frozenset[int]:
         return cache.get(broker_id, load_assigned) if cache is not None else load_assigned(broker_id)
 
-    return CachedDirectory(load, assigned, load_id=load_id)
+    return CachedDirectory(load_many=load_many, load_assigned=assigned, load_id=load_id)
+
+
+def principals_of(connection: Connection, rows: Sequence[dict[str, Any]]) -> list[Principal]:
+    """From rows as `principal_from_row` takes them, with their ended sessions in one query."""
+    ended: dict[int, list[str]] = defaultdict(list)
+    for end in find_session_ends(connection, [row["customer_id"] for row in rows]):
+        ended[end.customer_id].append(end.session_id)
+    return [principal_from_row(row, ended[row["customer_id"]]) for row in rows]
 
 
 def principal_from_row(row: dict[str, Any], ended_sessions: Iterable[str]) -> Principal:
@@ -276,7 +328,7 @@ _COLUMNS = (
     "version",
 )
 
-_SELECT = "SELECT * FROM principals WHERE customer_id = %(customer_id)s"
+_SELECT = "SELECT * FROM principals WHERE customer_id = ANY(%(ids)s::bigint[])"
 
 _SELECT_ID = "SELECT customer_id FROM principals WHERE username = %(username)s"
 

@@ -103,7 +103,7 @@ class Edge:
         self._proxies = proxies
         self._hosts = hosts
         self._cors = cors
-        self._observers: dict[tuple[str, str], Any] = {}
+        self._observers: dict[tuple[str, str, int], tuple[Any, Any]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -193,9 +193,10 @@ class Edge:
         named = token.customer_id if token.customer_id is not None else token.username or ""
         principal = directory.peek(named)
         if principal is None:
-            wait = directory.wait_for if matched.route is not None else directory.get
             try:
-                principal = await run_in_threadpool(wait, named)
+                principal = await directory.find(named)
+                if principal is None and matched.route is not None:
+                    principal = await run_in_threadpool(directory.wait_for, named)
             except DatabaseUnavailable:
                 raise ServiceUnavailable() from None
         if principal is None:
@@ -237,11 +238,14 @@ class Edge:
     def _observe(self, scope: Scope, state: RequestState, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
         template = state.matched.template
-        observers = self._observers.get((method, template))
+        observers = self._observers.get((method, template, status))
         if observers is None:
-            observers = self._observers[method, template] = request_seconds.labels(method, template)
-        observers.observe(seconds)
-        requests_total.labels(method, template, str(status or 500)).inc()
+            observers = self._observers[method, template, status] = (
+                request_seconds.labels(method, template),
+                requests_total.labels(method, template, str(status or 500)),
+            )
+        observers[0].observe(seconds)
+        observers[1].inc()
         if template in self._exempt:
             return
         self._telemetry().add(
@@ -361,11 +365,12 @@ def _single(headers: Sequence[tuple[bytes, bytes]], wanted: bytes) -> bytes | No
 
 def _next_span(parent: bytes | None) -> str:
     """The W3C trace this request belongs to, with a span of its own."""
-    span = secrets.token_hex(8)
+    random = secrets.token_hex(24)
+    trace, span = random[:32], random[32:]
     if parent is not None and _TRACEPARENT.fullmatch(parent):
         text = parent.decode()
         return f"{text[:36]}{span}{text[52:]}"
-    return f"00-{secrets.token_hex(16)}-{span}-01"
+    return f"00-{trace}-{span}-01"
 
 
 def _rate_headers(verdict: Verdict, principal: Principal | None) -> list[tuple[bytes, bytes]]:

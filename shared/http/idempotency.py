@@ -19,6 +19,7 @@ from shared.auth.caller import get_optional_caller, request_state
 from shared.db import Connection
 from shared.errors import BrokageError, Conflict, ValidationFailed
 from shared.faults import fault
+from shared.http.state import NO_BODY
 from shared.http.valkey import Script, Unavailable, Valkey
 
 KEPT_HOURS = 24
@@ -135,7 +136,7 @@ async def _idempotent_call(request: Request) -> IdempotentCall | None:
         return None
     caller = get_optional_caller(request)
     principal = str(caller.customer_id) if caller else f"address:{state.address}"
-    document = json.loads(state.body) if state.body else None
+    document = None if state.document is NO_BODY else state.document
     scope = KeyScope(principal, request.method, state.matched.template, state.idempotency_key)
     return IdempotentCall(scope, digest_of(request.scope["path"], document))
 

@@ -1,9 +1,11 @@
-"""Rate limits: a token bucket per customer or address, kept in Valkey in one round trip. Source: contract, Rate
-limits."""
+"""Rate limits: a token bucket per customer or address, kept in Valkey in one round trip for all requests of a moment.
+Source: contract, Rate limits."""
 
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 from prometheus_client import Counter
@@ -11,12 +13,14 @@ from prometheus_client import Counter
 from shared.auth.ended_sessions import TOKENS_LONGER_SECONDS
 from shared.auth.permissions import Role
 from shared.auth.principals import Principal
+from shared.gathering import Gathering
 from shared.http.valkey import AsyncValkey, Script, Unavailable
 
 STAFF_PER_MINUTE = 6000
 _STAFF = frozenset({Role.ADMIN, Role.BROKER, Role.AUDITOR})
 ANONYMOUS_PER_MINUTE = 300
 _LOCAL_BUCKETS_MAX = 20_000
+_TAKEN_AT_ONCE = 100
 
 unlimited = Counter("brokage_rate_limit_open_total", "Requests judged without Valkey", ["kind"])
 
@@ -48,6 +52,7 @@ def allowance_of(principal: Principal | None, address: str) -> Allowance:
     return Allowance(f"rate:customer:{principal.customer_id}", limit)
 
 
+@lru_cache(maxsize=4096)
 def address_key(host: str) -> str:
     """What counts as one address: an IPv6 network of 64 bits is one subscriber."""
     try:
@@ -68,21 +73,31 @@ class RateLimiter:
     def __init__(self, valkey: AsyncValkey) -> None:
         self._valkey = valkey
         self._local = LocalBuckets()
+        self._taking: Gathering[tuple[Allowance, str], Verdict] = Gathering(self._take, at_most=_TAKEN_AT_ONCE)
 
     async def judge(self, allowance: Allowance, *, session_id: str | None, write: bool) -> Verdict:
         """Take one token. The same round trip asks whether the caller's session was signed out."""
-        keys = [allowance.key, revoked_key(session_id or "")]
         try:
-            allowed, remaining, reset, retry, revoked = await self._valkey.run(_TAKE, keys, [allowance.limit])
+            return await self._taking.ask((allowance, session_id or ""))
         except Unavailable:
             return self._without_valkey(allowance, write=write)
-        return Verdict(bool(allowed), allowance.limit, remaining, reset / 1000, retry / 1000, bool(revoked))
+
+    async def _take(self, asked: Sequence[tuple[Allowance, str]]) -> list[Verdict]:
+        keys = [key for allowance, session_id in asked for key in (allowance.key, revoked_key(session_id))]
+        limits = [allowance.limit for allowance, _ in asked]
+        answer: bytes = await self._valkey.run(_TAKE, keys, limits)
+        return [_verdict(limit, line) for limit, line in zip(limits, answer.split(b";"), strict=True)]
 
     def _without_valkey(self, allowance: Allowance, *, write: bool) -> Verdict:
         unlimited.labels("write" if write else "read").inc()
         if not write:
             return Verdict(True, allowance.limit, allowance.limit, 0.0)
         return self._local.take(allowance)
+
+
+def _verdict(limit: int, line: bytes) -> Verdict:
+    allowed, remaining, reset, retry, revoked = map(int, line.split())
+    return Verdict(bool(allowed), limit, remaining, reset / 1000, retry / 1000, bool(revoked))
 
 
 class LocalBuckets:
@@ -127,24 +142,35 @@ def revoke_command(session_id: str, lifetime_seconds: int = 15 * 60) -> tuple[st
 
 
 _TAKE = Script("""
-local limit = tonumber(ARGV[1])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local tokens, since = limit, now
-local stored = redis.call('GET', KEYS[1])
-if stored then
-  local separator = string.find(stored, ' ', 1, true)
-  tokens = tonumber(string.sub(stored, 1, separator - 1))
-  since = tonumber(string.sub(stored, separator + 1))
+
+local function take(bucket, limit)
+  local tokens, since = limit, now
+  local stored = redis.call('GET', bucket)
+  if stored then
+    local separator = string.find(stored, ' ', 1, true)
+    tokens = tonumber(string.sub(stored, 1, separator - 1))
+    since = tonumber(string.sub(stored, separator + 1))
+  end
+  local each = limit / 60000
+  tokens = math.min(limit, tokens + math.max(0, now - since) * each)
+  local allowed, retry = 0, 0
+  if tokens >= 1 then
+    allowed, tokens = 1, tokens - 1
+    redis.call('SET', bucket, string.format('%.4f %d', tokens, now), 'PX', 70000)
+  else
+    retry = math.ceil((1 - tokens) / each)
+  end
+  return string.format('%d %d %d %d', allowed, math.floor(tokens), math.ceil((limit - tokens) / each), retry)
 end
-local each = limit / 60000
-tokens = math.min(limit, tokens + math.max(0, now - since) * each)
-local allowed, retry = 0, 0
-if tokens >= 1 then
-  allowed, tokens = 1, tokens - 1
-  redis.call('SET', KEYS[1], string.format('%.4f %d', tokens, now), 'PX', 70000)
-else
-  retry = math.ceil((1 - tokens) / each)
+
+local verdicts = {}
+for number, limit in ipairs(ARGV) do
+  local revoked = redis.call('EXISTS', KEYS[2 * number])
+  verdicts[number] = take(KEYS[2 * number - 1], tonumber(limit)) .. ' ' .. revoked
 end
-return {allowed, math.floor(tokens), math.ceil((limit - tokens) / each), retry, redis.call('EXISTS', KEYS[2])}
+return table.concat(verdicts, ';')
 """)
+"""KEYS: bucket and session of each request; ARGV: their limits. One text for all verdicts, because a client reads numbers of
+an array one by one."""

@@ -14,6 +14,7 @@ from shared.errors import BadRequest, BrokageError, HeadersTooLarge
 from shared.http.answer_headers import secured
 from shared.http.edge import unjudged_headers
 from shared.http.problems import render
+from shared.http.state import BODY_IS_HERE
 from shared.ids import new_id
 
 HEAD_BYTES_MAX = 64 * 1024
@@ -32,26 +33,28 @@ class StrictProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._head_bytes = 0
         self._in_head = True
+        self._awaited: float | None = HEAD_SECONDS_MAX
+        """For how long the part that is awaited may take; None between requests."""
         self._part_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._await_part(HEAD_SECONDS_MAX)
+        self._watch_part()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_part_timer()
+        self._await_part(None)
         self._stop_stall_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:
-            if self._part_timer is None:
-                self._await_part(HEAD_SECONDS_MAX)
+            self._awaited = HEAD_SECONDS_MAX
             self._head_bytes += len(data)
         super().data_received(data)
         if self._in_head and self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
             self._refuse(HeadersTooLarge())
+        self._watch_part()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -65,7 +68,9 @@ class StrictProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
-        self._stop_part_timer()
+        # Mostly all of a request comes at once; then this is before the application runs.
+        self.scope["extensions"] = {BODY_IS_HERE: {}}
+        self._await_part(None)
         self._in_head = True
 
     def pause_writing(self) -> None:
@@ -80,13 +85,21 @@ class StrictProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         self._refuse(BadRequest("This is not a valid HTTP request."))
 
-    def _await_part(self, seconds: float) -> None:
-        self._stop_part_timer()
-        self._part_timer = self.loop.call_later(seconds, self._give_up)
+    def _await_part(self, seconds: float | None) -> None:
+        """The next part is awaited, for so long; None: nothing is."""
+        self._awaited = seconds
+        if self._part_timer is not None:
+            self._part_timer.cancel()
+            self._part_timer = None
+
+    def _watch_part(self) -> None:
+        """Start the clock for what did not come with what was read: most requests need none."""
+        if self._awaited is not None and self._part_timer is None:
+            self._part_timer = self.loop.call_later(self._awaited, self._give_up)
 
     def _give_up(self) -> None:
         # Silent: whoever sends a header a minute does not wait for an answer.
-        self._part_timer = None
+        self._await_part(None)
         if self.transport is not None and not self.transport.is_closing():
             self.transport.close()
 
@@ -95,11 +108,6 @@ class StrictProtocol(HttpToolsProtocol):
         self._stall_timer = None
         if self.transport is not None:
             self.transport.abort()
-
-    def _stop_part_timer(self) -> None:
-        if self._part_timer is not None:
-            self._part_timer.cancel()
-            self._part_timer = None
 
     def _stop_stall_timer(self) -> None:
         if self._stall_timer is not None:

@@ -10,6 +10,9 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as ASGIScope
 
 from shared import json
 from shared.auth.caller import CallerContext, request_state
@@ -25,8 +28,9 @@ from shared.errors import (
     UnsupportedMediaType,
     ValidationFailed,
 )
+from shared.http.direct import Handler, direct_handler
 from shared.http.idempotency import IdempotencyKeyMissing, parse_key
-from shared.http.state import RequestState
+from shared.http.state import BODY_IS_HERE, NO_BODY, RequestState
 
 CALLER_KEY = "brokage.caller"
 BODY_SECONDS_MAX = 10.0
@@ -68,8 +72,9 @@ class EdgeRoute(APIRoute):
 
     grants: Grants
     api_scopes: frozenset[ApiScope]
-    service: str | None = None
-    _parameters: frozenset[str]
+    direct: ASGIApp | None = None
+    """The route as an application, where it can be answered without the framework."""
+    _known: frozenset[str]
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **kwargs: Any) -> None:
         operation_id = kwargs.get("operation_id")
@@ -78,48 +83,64 @@ class EdgeRoute(APIRoute):
         self.grants = grants_of(operation_id)
         self.api_scopes = API_SCOPES.get(operation_id, frozenset())
         super().__init__(path, endpoint, **kwargs)
+        extra = self.openapi_extra or {}
+        self._form = FORM.keys() <= extra.keys()
+        self._key_rule: Mapping[str, str | None] | None = extra.get(KEY_RULE)
+        handler = direct_handler(self.dependant)
+        if handler is not None:
+            self.direct = self._direct(handler)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
-        known = frozenset(_query_names(self.dependant))
+        self._known = frozenset(_query_names(self.dependant))
 
         async def checked(request: Request) -> Response:
-            state = request_state(request)
-            if self.grants is not PUBLIC:
-                request.scope[CALLER_KEY] = await admit(state, self.grants, _directory(request, state), self.api_scopes)
-            await self._read_body(request, state)
-            _refuse_unknown_parameters(request, known)
+            document = await self._check(request)
+            if document is not NO_BODY:
+                request._json = document
             return await handle(request)
 
         return checked
 
-    async def _read_body(self, request: Request, state: RequestState) -> None:
-        """Parse the body once, strictly, and leave it where FastAPI looks for it."""
+    def _direct(self, handler: Handler) -> ASGIApp:
+        async def answer(scope: ASGIScope, receive: Receive, send: Send) -> None:
+            request = Request(scope, receive, send)
+            response = await handler(request, await self._check(request))
+            await response(scope, receive, send)
+
+        return answer
+
+    async def _check(self, request: Request) -> Any:
+        """All that comes before the endpoint; the document of the body."""
+        state = request_state(request)
+        if self.grants is not PUBLIC:
+            request.scope[CALLER_KEY] = await admit(state, self.grants, _directory(request, state), self.api_scopes)
+        document = await self._read_body(request, state)
+        _refuse_unknown_parameters(request, self._known)
+        return document
+
+    async def _read_body(self, request: Request, state: RequestState) -> Any:
+        """Read the body once and parse it, strictly; `NO_BODY` where there is none or it is a form."""
         headers = request.headers
         if request.method not in _WITH_BODY and "content-length" not in headers and "transfer-encoding" not in headers:
-            return
-        data = await _body_of(request)
-        state.body = data
-        extra = self.openapi_extra or {}
-        form = FORM.keys() <= extra.keys()
-        if data:
-            _check_media_type(headers.get("content-type"), headers.get("content-encoding"), form=form)
-        document: Any = None
-        if data and not form:
-            document = json.loads(data)
-            if self.body_field is None and document != {}:
-                raise UnknownField("This call takes no body.", errors=[FieldError("", "This call takes no body.")])
-            request._json = document
+            return NO_BODY
+        state.body = await _body_of(request)
+        if state.body:
+            _check_media_type(headers.get("content-type"), headers.get("content-encoding"), form=self._form)
+            if not self._form:
+                state.document = json.loads(state.body)
+                if self.body_field is None and state.document != {}:
+                    raise UnknownField("This call takes no body.", errors=[FieldError("", "This call takes no body.")])
         if request.method == "POST":
-            self._check_key(request, state, document, extra.get(KEY_RULE))
+            self._check_key(request, state)
+        return state.document
 
-    def _check_key(
-        self, request: Request, state: RequestState, document: Any, rule: Mapping[str, str | None] | None
-    ) -> None:
+    def _check_key(self, request: Request, state: RequestState) -> None:
         state.idempotency_key = parse_key(request.headers.getlist("idempotency-key"))
-        if state.idempotency_key is not None or rule is None:
+        if state.idempotency_key is not None or self._key_rule is None:
             return
-        unless = rule["unless"]
+        unless = self._key_rule["unless"]
+        document = state.document
         if unless is None or not isinstance(document, dict) or document.get(unless) is None:
             raise IdempotencyKeyMissing()
 
@@ -179,11 +200,31 @@ def _directory(request: Request, state: RequestState) -> PrincipalDirectory:
 
 
 async def _body_of(request: Request) -> bytes:
+    if BODY_IS_HERE in request.scope.get("extensions", ()):
+        body = await _received(request.receive)
+    else:
+        body = await _received_in_time(request.receive)
+    request._body = body  # where the framework looks for it
+    return body
+
+
+async def _received_in_time(receive: Receive) -> bytes:
     try:
         async with asyncio.timeout(BODY_SECONDS_MAX):
-            return await request.body()
+            return await _received(receive)
     except TimeoutError:
         raise RequestTimeout() from None
+
+
+async def _received(receive: Receive) -> bytes:
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect()
+        body += bytes(message.get("body", b""))
+        if not message.get("more_body", False):
+            return body
 
 
 def _check_media_type(content_type: str | None, encoding: str | None, *, form: bool) -> None:

@@ -2,7 +2,7 @@
 twice."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from shared.errors import BrokageError
 
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from shared.auth.tokens import AccessToken
 
 SCOPE_KEY = "brokage"
+BODY_IS_HERE = "brokage.body_is_here"
+"""Extension of the scope by a server that has read all of the body: nobody needs to watch the time for it."""
+NO_BODY: Final[Any] = object()
+"""The document of a request without one; `null` is one."""
 
 
 @dataclass(slots=True)
@@ -42,3 +46,4 @@ class RequestState:
     rate_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     idempotency_key: str | None = None
     body: bytes = b""
+    document: Any = NO_BODY

@@ -1,6 +1,7 @@
 """The projection of customers in a document service: collection `principals`, guarded by version, and `ended_sessions`."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -33,7 +34,7 @@ class MongoPrincipals(CachedDirectory):
 
     def __init__(self, database: MongoDatabase) -> None:
         self._database = database
-        super().__init__(self._find, load_id=self._find_id)
+        super().__init__(load_many=self._find_many, load_id=self._find_id)
 
     def apply(self, messages: Sequence[Message[Any]]) -> None:
         """Bring the collections up to these events, in one command each; a version not newer than the stored one changes
@@ -46,18 +47,18 @@ class MongoPrincipals(CachedDirectory):
             requests = [request for message in states for request in guarded_upsert(_document(message), "version")]
             self._database[COLLECTION].bulk_write(requests)
 
-    def _find(self, customer_id: int) -> Principal | None:
+    def _find_many(self, ids: Collection[int]) -> list[Principal]:
         with self._database.reachable():
-            found = self._database[COLLECTION].find_one({"_id": str(customer_id)})
-            if found is None:
-                return None
-            ended = self._ended_sessions(customer_id)
-        valid_from = datetime.fromisoformat(found["tokens_valid_from"])
-        return principal_from_row({**found, "tokens_valid_from": valid_from}, ended)
+            found = list(self._database[COLLECTION].find({"_id": {"$in": [str(number) for number in ids]}}))
+            ended = self._ended_sessions(ids)
+        return [_principal(document, ended[document["customer_id"]]) for document in found]
 
-    def _ended_sessions(self, customer_id: int) -> list[str]:
-        query = {"customer_id": customer_id, "tokens_until": {"$gt": utc_now()}}
-        return [document["_id"] for document in self._database[ENDED_SESSIONS].find(query, {"_id": 1})]
+    def _ended_sessions(self, ids: Collection[int]) -> dict[int, list[str]]:
+        query = {"customer_id": {"$in": list(ids)}, "tokens_until": {"$gt": utc_now()}}
+        ended = defaultdict(list)
+        for document in self._database[ENDED_SESSIONS].find(query, {"customer_id": 1}):
+            ended[document["customer_id"]].append(document["_id"])
+        return ended
 
     def _find_id(self, username: str) -> int | None:
         with self._database.reachable():
@@ -81,6 +82,11 @@ def guarded_upsert(document: Document, version: str) -> list[UpdateOne]:
         UpdateOne({"_id": document["_id"]}, {"$setOnInsert": fields}, upsert=True),
         UpdateOne({"_id": document["_id"], version: {"$lt": document[version]}}, {"$set": fields}),
     ]
+
+
+def _principal(document: Document, ended_sessions: Sequence[str]) -> Principal:
+    valid_from = datetime.fromisoformat(document["tokens_valid_from"])
+    return principal_from_row({**document, "tokens_valid_from": valid_from}, ended_sessions)
 
 
 def _document(message: Message[CustomerState]) -> Document:

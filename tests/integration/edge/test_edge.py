@@ -1,5 +1,6 @@
 """What is true of every request, whichever service answers it."""
 
+import asyncio
 import re
 import socket
 import time
@@ -12,8 +13,9 @@ import pytest
 from shared.app import EdgeSettings
 from shared.auth import keys
 from shared.auth.permissions import Role
-from shared.http.limits import revoke_command
+from shared.http.limits import Allowance, RateLimiter, Verdict, revoke_command
 from shared.http.telemetry import STREAM, decode_batch
+from shared.http.valkey import AsyncValkey
 from tests.integration.edge.conftest import Served, World, serve
 
 ORDER = {"asset_name": "AAPL", "size": "1", "client_order_id": "c"}
@@ -428,6 +430,28 @@ class TestRateLimit:
             answers = list(pool.map(lambda _: served.call("GET", "/api/orders", person), range(150)))
         good = sum(answer.status_code == 200 for answer in answers)
         assert 100 <= good <= 105  # some tokens come back while it runs
+
+    def test_requests_of_one_moment_are_judged_one_after_the_other(self, served: Any, servers: Any) -> None:
+        served.valkey.execute_command(*revoke_command("gone"))
+        asked = [("a", 2, "s"), ("b", 5, "gone"), ("a", 2, "s"), ("a", 2, "s"), ("b", 5, None)]
+
+        async def judge() -> list[Verdict]:
+            valkey = AsyncValkey(servers.env["BROKAGE_REDIS_URL"])
+            limiter = RateLimiter(valkey)
+            judging = [
+                limiter.judge(Allowance(f"rate:{key}", limit), session_id=session, write=True)
+                for key, limit, session in asked
+            ]
+            verdicts = await asyncio.gather(*judging)
+            await valkey.close()
+            return verdicts
+
+        verdicts = asyncio.run(judge())
+        assert [verdict.allowed for verdict in verdicts] == [True, True, True, False, True]
+        assert [verdict.remaining for verdict in verdicts] == [1, 4, 0, 0, 3]
+        assert [verdict.session_revoked for verdict in verdicts] == [False, True, False, False, False]
+        assert verdicts[3].retry_seconds == pytest.approx(30, abs=1)
+        assert verdicts[4].reset_seconds == pytest.approx(24, abs=1)
 
     def test_without_valkey_reads_pass_and_writes_are_limited_here(self, without_valkey: Any) -> None:
         person = without_valkey.world.add(tier="TINY")

@@ -1,6 +1,8 @@
 """The cached directory, and what a caller may see."""
 
+import asyncio
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -42,6 +44,39 @@ class TestCachedDirectory:
         time.sleep(0.06)
         directory.get(1)
         assert len(asked) == 2
+
+    def test_one_query_refreshes_all_who_were_asked_for(self) -> None:
+        queries: list[set[int]] = []
+
+        def load_many(ids: Collection[int]) -> list[Principal]:
+            queries.append(set(ids))
+            return [principal(number) for number in ids]
+
+        directory = CachedDirectory(load_many=load_many, cache_seconds=0.1)
+        for number in (1, 2, 3):
+            directory.get(number)
+            assert directory.peek(number) == principal(number)
+        directory.forget(3)
+        directory.get(3)  # and nobody asks for him any more
+        time.sleep(0.11)
+        assert directory.peek(1) is None  # who finds it past its second
+        assert directory.peek(2) == principal(2)  # others need not wait for him
+        directory.get(1)
+        assert queries[4:] == [{1, 2}]
+
+    def test_those_looked_for_in_one_moment_are_loaded_together(self) -> None:
+        queries: list[set[int]] = []
+
+        def load_many(ids: Collection[int]) -> list[Principal]:
+            queries.append(set(ids))
+            return [principal(number) for number in ids if number != 404]
+
+        async def look() -> list[Principal | None]:
+            directory = CachedDirectory(load_many=load_many, load_id={"user2": 2}.get)
+            return list(await asyncio.gather(*map(directory.find, (1, "user2", 404, "nobody", 1))))
+
+        assert asyncio.run(look()) == [principal(1), principal(2), None, None, principal(1)]
+        assert queries == [{1, 2, 404}]
 
     def test_forgets_on_demand_and_when_full(self) -> None:
         asked: list[int] = []
