@@ -8,7 +8,7 @@ from typing import Any
 from infra.mongo_server.errors import CommandError
 from infra.mongo_server.keys import NULL_KEY, UNDEFINED_KEY, descending, encode
 from infra.mongo_server.match import Predicate, compile_filter
-from infra.mongo_server.paths import MISSING, Doc, Parts, lookup, split
+from infra.mongo_server.paths import MISSING, Doc, Parts, lookup, reach, split
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +57,24 @@ class Index:
         """The document's keys here: one, several for an array, none where a sparse or partial index leaves it out."""
         if self.covers is not None and not self.covers(doc):
             return []
-        parts = self.parts
-        if len(parts) == 1 and len(parts[0]) == 1:  # the common case, kept short
-            value = doc.get(parts[0][0], MISSING)
-            if value is MISSING:
-                return [] if self.sparse else [self._oriented(0, NULL_KEY)]
-            if not isinstance(value, list):
-                return [self._oriented(0, encode(value))]
-        return self._compound_entries(doc)
+        key = self._plain_key(doc)
+        return self._all_entries(doc) if key is None else [key]
+
+    def _plain_key(self, doc: Doc) -> bytes | None:
+        """The one key of a document without arrays on the way, as nearly all are; None if it takes a closer look."""
+        key = b""
+        for parts, (_, direction) in zip(self.parts, self.fields, strict=True):
+            value = reach(doc, parts)
+            if isinstance(value, list) or (value is MISSING and self.sparse):
+                return None
+            encoded = NULL_KEY if value is MISSING else encode(value)
+            key += encoded if direction > 0 else descending(encoded)
+        return key
 
     def _oriented(self, position: int, key: bytes) -> bytes:
         return key if self.fields[position][1] > 0 else descending(key)
 
-    def _compound_entries(self, doc: Doc) -> list[bytes]:
+    def _all_entries(self, doc: Doc) -> list[bytes]:
         columns = [lookup(doc, parts) for parts in self.parts]
         if self.sparse and all(value is MISSING for values in columns for value in values):
             return []
