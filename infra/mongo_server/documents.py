@@ -82,7 +82,7 @@ def prepare(raw: bytes | Doc, collection: Collection | None) -> Prepared:
         body = b""
     check_document(doc)
     body = checked_body(doc, body)
-    return Prepared(body, [] if collection is None else entries(collection, doc))
+    return Prepared(body, [] if collection is None else collection.entries(doc))
 
 
 def check_document(doc: Doc) -> None:
@@ -99,10 +99,6 @@ def checked_body(doc: Doc, body: bytes = b"") -> bytes:
     if len(body) > DOCUMENT_SIZE_MAX:
         raise CommandError(10334, f"the document has {len(body)} bytes, more than {DOCUMENT_SIZE_MAX}")
     return body
-
-
-def entries(collection: Collection, doc: Doc) -> list[list[bytes]]:
-    return [index.entries(doc) for index in collection.indexes]
 
 
 def insert(transaction: WriteTransaction, collection: Collection, documents: Sequence[Prepared]) -> None:
@@ -179,7 +175,7 @@ def replace(transaction: WriteTransaction, collection: Collection, row: Row, new
     """Give a row a new content; only the entries that differ are written."""
     check_document(new)
     body = checked_body(new)
-    before, after = entries(collection, row.doc), entries(collection, new)
+    before, after = collection.entries(row.doc), collection.entries(new)
     if before != after:
         _refuse_duplicates(transaction, collection, body, after, own_rid=row.rid)
     connection = transaction.connection
