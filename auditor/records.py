@@ -95,15 +95,16 @@ def digest_of_personal(owner: str, value: str) -> str:
 
 
 def _storable(value: Any, owner: str) -> Any:
-    """JSON values that the store gives back as they were, personal data as digests."""
+    """JSON values that the store gives back as they were, and whose JSON is the same everywhere; personal data as digests."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, dict):
         return {
-            str(name): _personal(item, owner) if name in PERSONAL else _storable(item, owner)
-            for name, item in value.items()
+            name: _personal(item, owner) if name in PERSONAL else _storable(item, owner) for name, item in value.items()
         }
     if isinstance(value, list | tuple):
         return [_storable(item, owner) for item in value]
-    if isinstance(value, int) and not -_INT64 <= value < _INT64:
+    if isinstance(value, float) or (isinstance(value, int) and not -_INT64 <= value < _INT64):
         return str(value)
     return value
 

@@ -57,6 +57,7 @@ def open_database(settings: Settings, *, pool_size: int, operation_seconds: floa
     )
 
 
+# None on `notification_id`: it is the `_id`.
 _INDEXES = [
     # The claim of one notification per customer, event and template.
     IndexModel(
@@ -64,7 +65,6 @@ _INDEXES = [
         name="uq_notifications_event",
         unique=True,
     ),
-    IndexModel([("notification_id", ASCENDING)], name="uq_notifications_notification_id", unique=True),
     IndexModel([("customer_id", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)], name="idx_customer_date"),
     IndexModel([("customer_id", ASCENDING), ("read_status", ASCENDING)], name="idx_customer_read_status"),
     IndexModel(

@@ -11,6 +11,7 @@ from types import FrameType
 from infra.mongo_server.expiry import SWEEP_SECONDS
 from infra.mongo_server.server import Server
 from infra.mongo_server.storage import Storage
+from infra.runtime import collector
 
 _SWITCH_SECONDS = 0.002  # a small find does not wait long behind a bulk insert's computing
 
@@ -36,6 +37,7 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    collector.tune()
     print(f"listening {server.port}", flush=True)
     worker = threading.Thread(target=server.serve, name="serve")
     worker.start()

@@ -1,14 +1,14 @@
 """What collections and indexes there are, and which index entries a document has."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from infra.mongo_server.errors import CommandError
 from infra.mongo_server.keys import NULL_KEY, UNDEFINED_KEY, descending, encode
 from infra.mongo_server.match import Predicate, compile_filter
-from infra.mongo_server.paths import MISSING, Doc, Parts, lookup, split
+from infra.mongo_server.paths import MISSING, Doc, Parts, lookup, reach, split
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +57,14 @@ class Index:
         """The document's keys here: one, several for an array, none where a sparse or partial index leaves it out."""
         if self.covers is not None and not self.covers(doc):
             return []
-        parts = self.parts
-        if len(parts) == 1 and len(parts[0]) == 1:  # the common case, kept short
-            value = doc.get(parts[0][0], MISSING)
-            if value is MISSING:
-                return [] if self.sparse else [self._oriented(0, NULL_KEY)]
-            if not isinstance(value, list):
-                return [self._oriented(0, encode(value))]
-        return self._compound_entries(doc)
-
-    def _oriented(self, position: int, key: bytes) -> bytes:
-        return key if self.fields[position][1] > 0 else descending(key)
-
-    def _compound_entries(self, doc: Doc) -> list[bytes]:
         columns = [lookup(doc, parts) for parts in self.parts]
         if self.sparse and all(value is MISSING for values in columns for value in values):
             return []
         keys = [b""]
         fanned_out = False
         for position, values in enumerate(columns):
-            expanded = {self._oriented(position, key) for key in _keys(values)}
+            ascending = self.fields[position][1] > 0
+            expanded = {key if ascending else descending(key) for key in _keys(values)}
             if len(values) != 1 or isinstance(values[0], list):
                 if fanned_out:
                     raise CommandError(171, f"index {self.name} has more than one array field in one document")
@@ -106,11 +94,63 @@ def _keys(values: list[Any]) -> list[bytes]:
 
 
 @dataclass(frozen=True, slots=True)
+class _Layout:
+    """The short way to the keys of a document: what several indexes hold of it is reached and encoded once.
+
+    It is for indexes over every document, and for fields without arrays on the way, as nearly all are; the rest is
+    asked of the index.
+    """
+
+    fields: tuple[Parts, ...]
+    columns: tuple[tuple[tuple[int, bool], ...] | None, ...]
+    """Of each index, which fields make its key, and whether descending."""
+
+    @classmethod
+    def of(cls, indexes: Sequence[Index]) -> "_Layout":
+        places: dict[Parts, int] = {}
+        columns: list[tuple[tuple[int, bool], ...] | None] = []
+        for index in indexes:
+            if index.sparse or index.covers is not None:
+                columns.append(None)
+                continue
+            directions = [direction < 0 for _, direction in index.fields]
+            at = [places.setdefault(parts, len(places)) for parts in index.parts]
+            columns.append(tuple(zip(at, directions, strict=True)))
+        return cls(tuple(places), tuple(columns))
+
+    def encoded(self, doc: Doc) -> list[bytes | None]:
+        """The encoding of each field, None where an array is."""
+        found: list[bytes | None] = []
+        for parts in self.fields:
+            value = doc.get(parts[0], MISSING) if len(parts) == 1 else reach(doc, parts)
+            if value is MISSING:
+                found.append(NULL_KEY)
+            else:
+                found.append(None if isinstance(value, list) else encode(value))
+        return found
+
+
+def _joined(fields: Sequence[bytes | None], columns: Sequence[tuple[int, bool]]) -> bytes | None:
+    """One key of its fields; None where one of them is not plain."""
+    key = b""
+    for place, backward in columns:
+        part = fields[place]
+        if part is None:
+            return None
+        key += descending(part) if backward else part
+    return key
+
+
+@dataclass(frozen=True, slots=True)
 class Collection:
     id: int
     database: str
     name: str
     indexes: tuple[Index, ...]  # the first is `_id_`
+    _layout: "_Layout" = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_layout", _Layout.of(self.indexes))
 
     @property
     def table(self) -> str:
@@ -123,6 +163,15 @@ class Collection:
     @property
     def expiring(self) -> tuple[Index, ...]:
         return tuple(index for index in self.indexes if index.expire_after_seconds is not None)
+
+    def entries(self, doc: Doc) -> list[list[bytes]]:
+        """The document's keys, a list for each index."""
+        fields = self._layout.encoded(doc)
+        entries = []
+        for index, columns in zip(self.indexes, self._layout.columns, strict=True):
+            key = None if columns is None else _joined(fields, columns)
+            entries.append(index.entries(doc) if key is None else [key])
+        return entries
 
     def hides(self, doc: Doc, now: datetime) -> bool:
         """Whether a TTL index says the document is over, although the sweep has not removed it yet."""

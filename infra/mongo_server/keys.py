@@ -10,6 +10,7 @@ import math
 import struct
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 from bson.binary import Binary
@@ -36,6 +37,7 @@ _pack_number = struct.Struct(">BQH").pack
 _unpack_bits = struct.Struct(">Q").unpack
 _pack_date = struct.Struct(">BQ").pack
 _HALF = 0x8000
+_cached = lru_cache(maxsize=4096)
 
 
 def encode(value: Any) -> bytes:
@@ -106,11 +108,11 @@ def _regex(value: Regex[Any]) -> bytes:
 _ENCODERS: dict[type, Callable[[Any], bytes]] = {
     type(None): lambda value: NULL_KEY,
     str: _string,
-    int: _number,
+    int: _cached(_number),
     Int64: _number,
     float: _number,
     bool: lambda value: b"\x28\x01" if value else b"\x28\x00",
-    datetime: lambda value: _pack_date(45, milliseconds(value) + _SIGN),
+    datetime: _cached(lambda value: _pack_date(45, milliseconds(value) + _SIGN)),
     ObjectId: lambda value: b"\x23" + value.binary,
     dict: _object,
     list: _array,

@@ -50,6 +50,16 @@ def lookup(value: Any, parts: Parts, position: int = 0) -> list[Any]:
     return results
 
 
+def reach(doc: Doc, parts: Parts) -> Any:
+    """The value a path reaches, MISSING where an object lacks it; of a path into an array, the array."""
+    value: Any = doc
+    for part in parts:
+        if not isinstance(value, dict):
+            return value if isinstance(value, list) else MISSING
+        value = value.get(part, MISSING)
+    return value
+
+
 def _step(container: Any, part: str, path: Parts) -> Any:
     if isinstance(container, dict):
         return container.get(part, MISSING)

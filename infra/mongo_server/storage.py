@@ -22,6 +22,8 @@ from infra.mongo_server.errors import CommandError
 _APPLICATION_ID: Final = 0x42524B47
 _FORMAT: Final = 1  # of the keys and tables; another one is refused, never guessed at
 _IDLE_READERS_MAX: Final = 4
+_PAGE_BYTES: Final = 16_384  # of a new file: a batch touches fewer of them, each with more of its keys
+_LOG_BYTES: Final = 16_384_000  # after which the log is folded into the file
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (generation INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS collections (
@@ -129,6 +131,7 @@ class Storage:
     def _connect(self, cache_kib: int) -> sqlite3.Connection:
         # Connections travel between threads but are used by one at a time: under the lock, or owned by a cursor.
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=30)
+        connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
         connection.execute(f"PRAGMA cache_size = -{cache_kib}")
         connection.execute("PRAGMA synchronous = FULL")
         return connection
@@ -141,7 +144,7 @@ class Storage:
         if tables and (application_id, version) != (_APPLICATION_ID, _FORMAT):
             raise ValueError(f"{self._path} is no data file of this version of the local document server")
         writer.execute("PRAGMA journal_mode = WAL")
-        writer.execute("PRAGMA wal_autocheckpoint = 4000")
+        writer.execute(f"PRAGMA wal_autocheckpoint = {_LOG_BYTES // _PAGE_BYTES}")
         writer.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         writer.execute(f"PRAGMA user_version = {_FORMAT}")
         writer.executescript(_SCHEMA)

@@ -3,10 +3,11 @@
 import itertools
 import random
 from copy import deepcopy
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from bson.int64 import Int64
 
 from auditor.chain import GENESIS, START, FirstBad, Head, Tampering, canonical, content_of, digest, link, verify
 
@@ -64,7 +65,22 @@ class TestLink:
         content = create_content(1)
         assert canonical(content) == canonical(dict(reversed(content.items())))
 
+    @pytest.mark.parametrize(
+        "value",
+        [
+            *("", "ğüş", "\u2028\U0001f600\x7f", "\x00\x1f\b\t\n\f\r", '"\\/', "1e16", "null"),
+            *(0, -1, 2**63 - 1, -(2**63), Int64(2**40), True, False, None),
+            *([], {}, [None, [True, {"": []}]], {"z": 1, "Z": 2, "zz": 3, "ş": 4, "\U0001f600": 5, "\uffff": 6, "": 7}),
+        ],
+    )
+    def test_what_is_written_is_hashed_as_it_will_be_when_it_is_read(self, value: Any) -> None:
+        for moment in (MOMENT, MOMENT.replace(microsecond=0), MOMENT.astimezone(timezone(timedelta(hours=3)))):
+            [record], _ = link(START, [{**create_content(1), "timestamp": moment, "new_value": value}])
+            assert record["hash"] == digest(record["prev_hash"], content_of(record))
+
     def test_what_json_cannot_hold_is_refused(self) -> None:
+        with pytest.raises(TypeError):
+            link(START, [{**create_content(1), "new_value": {"size": object()}}])
         with pytest.raises(TypeError):
             canonical({"size": object()})
 

@@ -75,6 +75,10 @@ class TestContentFromEvent:
         content = content_from_event(create_message(AdminActed(action="a", subject={"n": 2**70, "d": Decimal("1.5")})))
         assert content["new_value"]["subject"] == {"n": str(2**70), "d": "1.5"}
 
+    def test_floats_are_text_because_their_json_is_not_the_same_everywhere(self) -> None:
+        content = content_from_event(create_message(AdminActed(action="a", subject={"f": [1e16, {"g": -0.5}]})))
+        assert content["new_value"]["subject"] == {"f": ["1e+16", {"g": "-0.5"}]}
+
 
 class TestIsChange:
     def test_a_state_said_again_for_new_readers_is_none(self) -> None:

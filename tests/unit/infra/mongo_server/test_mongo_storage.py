@@ -40,6 +40,35 @@ def rows_of(storage: Storage) -> dict[str, int]:
         return {table: snapshot.connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables}
 
 
+class TestEntries:
+    @pytest.mark.parametrize(
+        "document",
+        [
+            {"_id": 1, "a": "x", "b": {"c": 2}},
+            {"_id": 1},
+            {"_id": 1, "a": None, "b": None},
+            {"_id": 1, "a": [], "b": {"c": [1, 2]}},
+            {"_id": 1, "a": ["x", "y"], "b": 3},
+            {"_id": 1, "a": 1.5, "b": [{"c": 1}, {"c": 2}]},
+        ],
+    )
+    def test_the_short_way_to_the_keys_ends_where_each_index_would(
+        self, storage: Storage, document: dict[str, Any]
+    ) -> None:
+        keys: list[tuple[dict[str, int], dict[str, Any]]] = [
+            ({"a": 1}, {}),
+            ({"a": -1, "_id": 1}, {}),
+            ({"b.c": -1, "_id": -1}, {}),
+            ({"b.c": 1}, {"sparse": True}),
+            ({"b": 1}, {"partialFilterExpression": {"a": "x"}}),
+        ]
+        store(storage, [], *keys)
+        with storage.read() as snapshot:
+            collection = snapshot.catalog.collections["app", "things"]
+        assert collection.entries(document) == [index.entries(document) for index in collection.indexes]
+        assert len(collection.entries(document)) == 1 + len(keys)
+
+
 class TestSweep:
     @pytest.mark.parametrize("direction", [1, -1])
     def test_removes_expired_documents_with_all_their_entries(self, storage: Storage, direction: int) -> None:
