@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from asset_service.ledger import Posting
 from asset_service.models import InstrumentStatus, ReservationStatus
@@ -102,8 +102,7 @@ class Instrument:
     status: InstrumentStatus
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """The answer to a SettleTrade. With a `refusal`, nothing moved and the amounts are zero."""
 
     refusal: str | None = None
@@ -112,8 +111,7 @@ class Settlement:
     seller_fee: Decimal = money.ZERO
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What to say to a command. A repeated one is for the processor only: the audit trail has it already."""
 
     payload: Event

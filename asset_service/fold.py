@@ -2,8 +2,7 @@
 
 import decimal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from asset_service.book import Book
 from asset_service.reservations import release, reserve
@@ -16,8 +15,7 @@ from shared.contracts.trades import SettleTrade
 COMMANDS = (ReserveAsset, ReleaseReservation, SettleTrade)
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(NamedTuple):
     """An event to record. `repeated`: it was recorded before, and the audit trail needs no second one."""
 
     payload: Event

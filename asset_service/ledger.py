@@ -5,7 +5,6 @@ A leg's amount is signed: what the account gains is positive. Source: contract, 
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -23,8 +22,7 @@ class Leg(NamedTuple):
     amount: Decimal
 
 
-@dataclass(frozen=True, slots=True)
-class Posting:
+class Posting(NamedTuple):
     """One ledger transaction. `tx_ref` names what caused it, so that it can be posted only once."""
 
     tx_ref: str
@@ -53,11 +51,13 @@ def post(tx_ref: str, kind: str, source_type: str, source_id: str, legs: Iterabl
     Raises:
         UnbalancedLegs: fewer than two legs are left, or an asset does not sum to zero.
     """
+    add = money.EXACT.add
     sums: dict[tuple[str, str], Decimal] = {}
     for account_id, asset_name, amount in legs:
-        key = (account_id, asset_name)
-        sums[key] = money.EXACT.add(sums.get(key, money.ZERO), amount)
-    kept = tuple(Leg(account, asset, amount) for (account, asset), amount in sorted(sums.items()) if amount)
+        if amount:
+            key = (account_id, asset_name)
+            sums[key] = add(sums[key], amount) if key in sums else amount
+    kept = tuple([Leg(*key, sums[key]) for key in sorted(sums) if sums[key]])
     if len(kept) < 2 or not is_balanced(kept):
         raise UnbalancedLegs(tx_ref)
     return Posting(tx_ref, kind, source_type, source_id, kept, digest(kept))
@@ -73,5 +73,5 @@ def is_balanced(legs: Iterable[Leg]) -> bool:
 
 def digest(legs: Sequence[Leg]) -> str:
     """SHA-256 over the legs in canonical order and notation; the same whatever order they come in."""
-    lines = sorted(f"{leg.account_id}\t{leg.asset_name}\t{money.text(leg.amount)}\n" for leg in legs)
+    lines = sorted([f"{account}\t{asset}\t{money.text(amount)}\n" for account, asset, amount in legs])
     return hashlib.sha256("".join(lines).encode()).hexdigest()

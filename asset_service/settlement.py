@@ -1,7 +1,7 @@
 """Settling a trade, pure: all legs or none, and the buyer's surplus back in the same step."""
 
-from dataclasses import dataclass
 from decimal import Decimal
+from typing import NamedTuple
 
 from asset_service import ledger
 from asset_service.book import BALANCE_LIMIT, Answer, Book, Reservation, Settlement, plain
@@ -25,8 +25,7 @@ class _Refused(Exception):
     """Why a trade cannot be settled; raised before anything is changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fill:
+class Fill(NamedTuple):
     """One side's part of a trade. `consumed` of its reservation is spent, `surplus` of it goes back to the customer."""
 
     reservation: Reservation

@@ -213,6 +213,16 @@ _SIDES = {
     "price-time": ("price DESC, joined_seq", "price, joined_seq"),
 }
 _BEST_PRICES_AT_ONCE = 50
+_TERMS_COLUMNS = (
+    "organization_id",
+    "beneficial_owner_id",
+    "priority",
+    "asset_name",
+    "quote_asset",
+    "order_side",
+    "price",
+)
+_CROSSING_COLUMNS = sql.SQL(", ").join(map(sql.Identifier, (*ENTRY_COLUMNS, *_TERMS_COLUMNS, "joined_seq")))
 
 
 def load_crossing(connection: Connection, asset_name: str, *, policy: str, limit: int) -> list[Row]:
@@ -223,11 +233,12 @@ def load_crossing(connection: Connection, asset_name: str, *, policy: str, limit
     """
     buys, sells = _SIDES[policy]
     query = sql.SQL(
-        """(SELECT * FROM matching_queue WHERE {buying} AND price >= {ask} ORDER BY {buys} LIMIT %(limit)s)
-           UNION ALL (SELECT * FROM matching_queue WHERE {buying} ORDER BY price DESC, joined_seq LIMIT %(best)s)
-           UNION ALL (SELECT * FROM matching_queue WHERE {selling} AND price <= {bid} ORDER BY {sells} LIMIT %(limit)s)
-           UNION ALL (SELECT * FROM matching_queue WHERE {selling} ORDER BY price, joined_seq LIMIT %(best)s)"""
+        """(SELECT {columns} FROM matching_queue WHERE {buying} AND price >= {ask} ORDER BY {buys} LIMIT %(limit)s)
+           UNION ALL (SELECT {columns} FROM matching_queue WHERE {buying} ORDER BY price DESC, joined_seq LIMIT %(best)s)
+           UNION ALL (SELECT {columns} FROM matching_queue WHERE {selling} AND price <= {bid} ORDER BY {sells} LIMIT %(limit)s)
+           UNION ALL (SELECT {columns} FROM matching_queue WHERE {selling} ORDER BY price, joined_seq LIMIT %(best)s)"""
     ).format(
+        columns=_CROSSING_COLUMNS,
         buys=sql.SQL(buys),
         sells=sql.SQL(sells),
         buying=_SIDE["BUY"],

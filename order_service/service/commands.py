@@ -31,7 +31,8 @@ def apply(uow: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
     leavers = {m.payload.customer_id for m in messages if isinstance(m.payload, CustomerDeactivated)}
     orders: dict[str, Row] = {}
     if commands:
-        orders.update(repository.find_orders(uow.connection, {message.aggregate_id for message in commands}))
+        named = {message.aggregate_id for message in commands}
+        orders.update(repository.find_orders(uow.connection, named, repository.CHANGE_COLUMNS))
     to_cancel = repository.find_orders_to_cancel(uow.connection, leavers, CANCELS_MAX) if leavers else []
     for row in to_cancel:
         orders.setdefault(row["id"], row)

@@ -1,7 +1,7 @@
 """The commands a saga sends, by the names its table uses."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from processor.matching.queue_entry import QueueEntry
 from processor.sagas.opening import OrderTerms
@@ -20,8 +20,7 @@ CANCELED = "CANCELED"
 EXPIRED = "EXPIRED"
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What a command may need to know; a command that needs what is missing is a bug."""
 
     order: OrderTerms | None = None
