@@ -5,6 +5,8 @@ The services' resources are never opened: a refusal must come before anything of
 
 import asyncio
 import importlib
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,7 +21,7 @@ from shared.app import EdgeSettings, ServiceApi, create_app
 from shared.auth import keys, tokens
 from shared.auth.permissions import PERMISSIONS, PUBLIC, Role, Scope
 from shared.auth.principals import CachedDirectory, Principal
-from shared.errors import NotPermitted
+from shared.errors import NotFound, NotPermitted
 from shared.http.route import EdgeRoute, admit
 from shared.http.state import Matched, RequestState
 
@@ -120,6 +122,26 @@ def test_a_role_without_a_grant_gets_403(guard: Guard, route: EdgeRoute, role: R
 def test_a_path_of_somebody_else_gets_404(guard: Guard, route: EdgeRoute, role: Role) -> None:
     strangers, nobodys = guard.call(route, role), guard.call(route, role, owner=2**50)
     assert strangers.json()["code"] == nobodys.json()["code"] == "not-found"
+
+
+def test_the_event_loop_never_asks_the_store_whose_a_path_is() -> None:
+    asked_in: list[threading.Thread] = []
+
+    def load(customer_id: int) -> Principal | None:
+        asked_in.append(threading.current_thread())
+        return _principal(customer_id)
+
+    directory = CachedDirectory(load, cache_seconds=0.1)
+    broker = directory.get(IDS[Role.BROKER])
+    directory.get(STRANGER)
+    time.sleep(0.11)
+    assert directory.peek(IDS[Role.BROKER]) is None, "he loads anew, and meanwhile what is known of others is believed"
+    asked_in.clear()
+    matched = Matched("/api/assets/{customer_id}", path_params={"customer_id": str(STRANGER)})
+    state = RequestState("c", "t", "a", matched, principal=broker)
+    with pytest.raises(NotFound):
+        asyncio.run(admit(state, {Role.BROKER: Scope.ASSIGNED}, directory))
+    assert threading.main_thread() not in asked_in
 
 
 @pytest.mark.parametrize("route", GUARDED, ids=lambda route: route.operation_id)
