@@ -121,8 +121,9 @@ class DoorbellBroker(RedisBroker):
 
         A process has ended when the broker has no connection of its name. One that is stopped keeps its connections.
         """
-        alive = {client["name"] for client in self.client.client_list()}
+        # In this order: whoever comes in between is not among the names, and so not taken for dead.
         names: Any = self.client.zrange(f"{self.namespace}:__heartbeats__", 0, -1)
+        alive = {client["name"] for client in self.client.client_list()}
         dead = [name.decode() for name in names if name.decode() not in alive]
         return [data for name in dead for data in self._take_fetched(name, queue_name)]
 

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import time
+from typing import Any
 
 import pytest
 import redis
@@ -18,7 +19,7 @@ from small_service import (
 
 from infra.servers.valkey import ValkeyServer
 from shared.messaging.broker import Broker
-from shared.messaging.delivery import Acknowledgement, Outcome
+from shared.messaging.delivery import Acknowledgement, Delivery, Outcome
 from shared.messaging.outbox import Claim, PostgresOutbox
 
 LEASE_SECONDS = 60.0
@@ -107,6 +108,25 @@ class TestAWorker:
                 source.say("a", "b")
                 source.wait_drained()
         source.assert_all_once()
+
+    def test_that_comes_while_another_asks_who_died_keeps_what_it_has(
+        self, source: Source, valkey: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, second = Broker(valkey), Broker(valkey)
+        source.say("a")
+        [claim] = PostgresOutbox(source.database, lease_seconds=LEASE_SECONDS, events_max=500).step([], full_queue)
+        first.publish("tests", Delivery("tests", claim.lane, claim.batches))
+        client_list = first.dramatiq.client.client_list
+
+        def while_the_second_comes() -> Any:
+            living = client_list()
+            assert len(second.dramatiq.do_fetch("tests", 16)) == 1
+            return living
+
+        monkeypatch.setattr(first.dramatiq.client, "client_list", while_the_second_comes)
+        assert first.tell_what_was_lost("tests") == 0
+        first.close()
+        second.close()
 
     def test_that_finds_no_broker_starts_all_the_same(
         self, source: Source, valkey: str, valkey_server: ValkeyServer
