@@ -44,9 +44,7 @@ class CustomerResources:
         self.backlog = Backlog(self.database, NAME, settings)
         # It only tells and reads nobody's messages; the paths are there as in every service.
         self.dead_letters = PostgresDeadLetters(self.database, consumer=NAME, handler=None)
-        self.principals = CachedDirectory(
-            load_many=self._load_principals, load_assigned=self._load_assigned, load_id=self._load_id
-        )
+        self.principals = CachedDirectory(self._load_principals, self._load_assigned, load_id=self._load_id)
 
     @property
     def key_directory(self) -> Path:

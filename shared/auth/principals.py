@@ -96,23 +96,21 @@ class CachedDirectory:
     arrival.
 
     Args:
-        load_many: the principals of some ids, in one query, instead of `load`, which is asked for one.
+        load: the principals of some ids, in one query; who is not known is left out.
     """
 
     def __init__(
         self,
-        load: Callable[[int], Principal | None] = lambda _: None,
+        load: Callable[[Collection[int]], Iterable[Principal]],
         load_assigned: Callable[[int], frozenset[int]] = lambda _: frozenset(),
         *,
         load_id: Callable[[str], int | None] = lambda _: None,
-        load_many: Callable[[Collection[int]], Iterable[Principal]] | None = None,
         cache_seconds: float = CACHE_SECONDS,
         entries_max: int = CACHE_ENTRIES_MAX,
     ) -> None:
         self._load = load
         self._load_assigned = load_assigned
         self._load_id = load_id
-        self._load_many = load_many
         self._ids: OrderedDict[str, int] = OrderedDict()
         self._cache_seconds = cache_seconds
         self._entries_max = entries_max
@@ -155,10 +153,7 @@ class CachedDirectory:
         return entry.principal if entry is not None and time.monotonic() <= entry.expires else None
 
     def _loaded(self, ids: Sequence[int]) -> list[Principal]:
-        if self._load_many is None:
-            principals = [principal for principal in map(self._load, ids) if principal is not None]
-        else:
-            principals = list(self._load_many({*ids, *self._due()}))
+        principals = list(self._load({*ids, *self._due()}))
         for principal in principals:
             self._keep(principal)
         return principals
@@ -212,7 +207,7 @@ def postgres_directory(database: Database, cache: "BrokerCustomers | None" = Non
     """The directory of a service that keeps the projection in its own table `principals`. `cache` is asked first for
     whom a broker acts."""
 
-    def load_many(ids: Collection[int]) -> list[Principal]:
+    def load(ids: Collection[int]) -> list[Principal]:
         with database.read() as connection:
             return principals_of(connection, connection.execute(_SELECT, {"ids": list(ids)}).fetchall())
 
@@ -229,7 +224,7 @@ def postgres_directory(database: Database, cache: "BrokerCustomers | None" = Non
     def assigned(broker_id: int) -> frozenset[int]:
         return cache.get(broker_id, load_assigned) if cache is not None else load_assigned(broker_id)
 
-    return CachedDirectory(load_many=load_many, load_assigned=assigned, load_id=load_id)
+    return CachedDirectory(load, assigned, load_id=load_id)
 
 
 def principals_of(connection: Connection, rows: Sequence[dict[str, Any]]) -> list[Principal]:

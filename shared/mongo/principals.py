@@ -34,7 +34,7 @@ class MongoPrincipals(CachedDirectory):
 
     def __init__(self, database: MongoDatabase) -> None:
         self._database = database
-        super().__init__(load_many=self._find_many, load_id=self._find_id)
+        super().__init__(self._find_many, load_id=self._find_id)
 
     def apply(self, messages: Sequence[Message[Any]]) -> None:
         """Bring the collections up to these events, in one command each; a version not newer than the stored one changes

@@ -4,7 +4,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -75,10 +75,10 @@ class World:
     def change(self, person: Principal, **values: Any) -> None:
         self.people[person.customer_id] = replace(self.people[person.customer_id], **values)
 
-    def _load(self, customer_id: int) -> Principal | None:
+    def _load(self, ids: Collection[int]) -> list[Principal]:
         if self.down:
             raise DatabaseUnavailable("orders")
-        return self.people.get(customer_id)
+        return [self.people[customer_id] for customer_id in ids if customer_id in self.people]
 
 
 def _router() -> Any:

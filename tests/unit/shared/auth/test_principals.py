@@ -33,26 +33,32 @@ def principal(customer_id: int, **changes: object) -> Principal:
     return replace(basis, **changes)  # type: ignore[arg-type]
 
 
+class Store:
+    """Knows everybody but 404."""
+
+    def __init__(self) -> None:
+        self.queries: list[set[int]] = []
+
+    def load(self, ids: Collection[int]) -> list[Principal]:
+        self.queries.append(set(ids))
+        return [principal(number) for number in ids if number != 404]
+
+
 class TestCachedDirectory:
     def test_asks_the_store_once_a_second(self) -> None:
-        asked: list[int] = []
-        directory = CachedDirectory(lambda number: asked.append(number) or principal(number), cache_seconds=0.05)
+        store = Store()
+        directory = CachedDirectory(store.load, cache_seconds=0.05)
         assert directory.peek(1) is None
         directory.get(1)
         directory.get(1)
-        assert (len(asked), directory.peek(1)) == (1, principal(1))
+        assert (store.queries, directory.peek(1)) == ([{1}], principal(1))
         time.sleep(0.06)
         directory.get(1)
-        assert len(asked) == 2
+        assert store.queries == [{1}, {1}]
 
     def test_one_query_refreshes_all_who_were_asked_for(self) -> None:
-        queries: list[set[int]] = []
-
-        def load_many(ids: Collection[int]) -> list[Principal]:
-            queries.append(set(ids))
-            return [principal(number) for number in ids]
-
-        directory = CachedDirectory(load_many=load_many, cache_seconds=0.1)
+        store = Store()
+        directory = CachedDirectory(store.load, cache_seconds=0.1)
         for number in (1, 2, 3):
             directory.get(number)
             assert directory.peek(number) == principal(number)
@@ -62,48 +68,49 @@ class TestCachedDirectory:
         assert directory.peek(1) is None  # who finds it past its second
         assert directory.peek(2) == principal(2)  # others need not wait for him
         directory.get(1)
-        assert queries[4:] == [{1, 2}]
+        assert store.queries[4:] == [{1, 2}]
 
     def test_those_looked_for_in_one_moment_are_loaded_together(self) -> None:
-        queries: list[set[int]] = []
-
-        def load_many(ids: Collection[int]) -> list[Principal]:
-            queries.append(set(ids))
-            return [principal(number) for number in ids if number != 404]
+        store = Store()
 
         async def look() -> list[Principal | None]:
-            directory = CachedDirectory(load_many=load_many, load_id={"user2": 2}.get)
+            directory = CachedDirectory(store.load, load_id={"user2": 2}.get)
             return list(await asyncio.gather(*map(directory.find, (1, "user2", 404, "nobody", 1))))
 
         assert asyncio.run(look()) == [principal(1), principal(2), None, None, principal(1)]
-        assert queries == [{1, 2, 404}]
+        assert store.queries == [{1, 2, 404}]
 
     def test_forgets_on_demand_and_when_full(self) -> None:
-        asked: list[int] = []
-        directory = CachedDirectory(lambda number: asked.append(number) or principal(number), entries_max=2)
+        store = Store()
+        directory = CachedDirectory(store.load, entries_max=2)
         for number in (1, 2, 3, 3):
             directory.get(number)
         assert directory.peek(1) is None
         directory.forget(3)
         directory.get(3)
-        assert asked == [1, 2, 3, 3]
+        assert store.queries == [{1}, {2}, {3}, {3}]
 
     def test_waits_for_what_is_on_its_way(self) -> None:
         arrives = time.monotonic() + 0.1
-        directory = CachedDirectory(lambda number: principal(number) if time.monotonic() > arrives else None)
+        store = Store()
+        directory = CachedDirectory(lambda ids: store.load(ids) if time.monotonic() > arrives else [])
         assert directory.get(1) is None
         assert directory.wait_for(1) == principal(1)
 
     def test_gives_up(self) -> None:
-        assert CachedDirectory(lambda _: None).wait_for(1, timeout_seconds=0.1) is None
+        assert CachedDirectory(lambda _: []).wait_for(1, timeout_seconds=0.1) is None
 
 
 PEOPLE = {1: principal(1), 2: principal(2, brokers=frozenset({9})), 9: principal(9, role=Role.BROKER)}
 
 
+def people(ids: Collection[int]) -> list[Principal]:
+    return [PEOPLE[number] for number in ids if number in PEOPLE]
+
+
 class TestRequireCustomer:
     def caller(self, customer_id: int, scope: Scope) -> CallerContext:
-        directory = CachedDirectory(PEOPLE.get, lambda broker: frozenset({2}) if broker == 9 else frozenset())
+        directory = CachedDirectory(people, lambda broker: frozenset({2}) if broker == 9 else frozenset())
         return CallerContext(PEOPLE[customer_id], scope, directory, "c")
 
     def test_own(self) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import importlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -34,11 +34,15 @@ class Untouched:
     """Resources of which only the directory may be asked."""
 
     def __init__(self) -> None:
-        self.principals = CachedDirectory(_principal)
+        self.principals = CachedDirectory(_principals)
 
     def ready(self) -> None: ...
 
     def close(self) -> None: ...
+
+
+def _principals(ids: Collection[int]) -> list[Principal]:
+    return [principal for principal in map(_principal, ids) if principal is not None]
 
 
 def _principal(customer_id: int) -> Principal | None:
@@ -127,9 +131,9 @@ def test_a_path_of_somebody_else_gets_404(guard: Guard, route: EdgeRoute, role: 
 def test_the_event_loop_never_asks_the_store_whose_a_path_is() -> None:
     asked_in: list[threading.Thread] = []
 
-    def load(customer_id: int) -> Principal | None:
+    def load(ids: Collection[int]) -> list[Principal]:
         asked_in.append(threading.current_thread())
-        return _principal(customer_id)
+        return _principals(ids)
 
     directory = CachedDirectory(load, cache_seconds=0.1)
     broker = directory.get(IDS[Role.BROKER])
