@@ -71,21 +71,19 @@ class OrderHistoryRead(BaseModel):
 
 
 def order_read(row: Row) -> OrderRead:
-    return OrderRead(
-        remaining_size=row["size"] - row["filled_size"],
-        average_price=money.average_price(row["filled_notional"], row["filled_size"], scale=row["quote_scale"]),
-        **{name: row[name] for name in _STORED},
-    )
+    return OrderRead.model_validate(_document(row))
 
 
 def order_json(row: Row) -> bytes:
     """`order_read(row)` as it goes out, without the model: this is the busiest answer there is."""
-    document = {
-        **row,
-        "remaining_size": row["size"] - row["filled_size"],
-        "average_price": money.average_price(row["filled_notional"], row["filled_size"], scale=row["quote_scale"]),
-    }
+    document = _document(row)
     return json.dumps({name: _WRITTEN[name](document[name]) if name in _WRITTEN else document[name] for name in _NAMES})
+
+
+def _document(row: Row) -> Row:
+    """The row with what is computed from it."""
+    average_price = money.average_price(row["filled_notional"], row["filled_size"], scale=row["quote_scale"])
+    return {**row, "remaining_size": row["size"] - row["filled_size"], "average_price": average_price}
 
 
 def _text(amount: Decimal | None) -> str | None:
@@ -97,7 +95,6 @@ def _utc(moment: datetime | None) -> datetime | None:
 
 
 _NAMES = list(OrderRead.model_fields)
-_STORED = [name for name in _NAMES if name not in ("remaining_size", "average_price")]
 _WRITTEN: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("size", "price", "filled_size", "remaining_size", "average_price", "fee_amount"), _text),
     **dict.fromkeys(("created_at", "updated_at", "expires_at"), _utc),
