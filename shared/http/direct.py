@@ -60,9 +60,10 @@ def _is_whole_body(field: Any) -> bool:
 
 
 def _asks_the_request(dependency: Dependant) -> bool:
-    """A coroutine that takes the request and nothing else."""
+    """A coroutine that takes the request and nothing else, and whose value is a parameter of the endpoint."""
     return (
-        inspect.iscoroutinefunction(dependency.call)
+        dependency.name is not None
+        and inspect.iscoroutinefunction(dependency.call)
         and dependency.request_param_name is not None
         and not (_parameters_beside(dependency) or dependency.dependencies or dependency.body_params)
     )

@@ -138,3 +138,8 @@ def test_the_same_answers_and_errors(endpoint: Any, body: bytes) -> None:
 def test_what_takes_more_is_left_to_the_framework(endpoint: Any) -> None:
     route = APIRoute("/w", endpoint, methods=["POST"], response_model=None)
     assert direct_handler(route.dependant) is None
+
+
+def test_a_dependency_of_the_route_whose_value_nobody_takes_is_left_to_the_framework() -> None:
+    route = APIRoute("/w", without_body, methods=["POST"], dependencies=[Depends(_path)])
+    assert direct_handler(route.dependant) is None
