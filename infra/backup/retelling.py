@@ -55,7 +55,7 @@ def _put(uow: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
     """Not `uow.record`: that would make them events of their own."""
     outbox = Outbox()
     for message in messages:
-        outbox.add(READER, message)
+        outbox.add((READER,), message)
     outbox.flush(uow.connection)
 
 

@@ -1,6 +1,5 @@
 """One request or one batch = one transaction: state, answers and outbox rows commit together or not at all."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -63,7 +62,7 @@ class UnitOfWork:
         aggregate_version: int = 1,
         customer_id: int | None = None,
         cause: Cause | None = None,
-        readers: Iterable[str] | None = None,
+        readers: tuple[str, ...] | None = None,
     ) -> Message[P]:
         """Say `payload` to its readers once this transaction commits.
 

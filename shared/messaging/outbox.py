@@ -5,7 +5,7 @@ claim on a real database; the relay drives it.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -65,8 +65,9 @@ class Outbox:
         self._batches: dict[tuple[str, int], list[_Batch]] = {}
         self._lanes = lanes_per_destination()
 
-    def add(self, destinations: Iterable[str], message: Message[Any]) -> None:
+    def add(self, destinations: tuple[str, ...], message: Message[Any]) -> None:
         """Say `message` to each of these. It is encoded once, however many they are."""
+        # A tuple, because a single name would pass for an iterable of names, each of one letter.
         event = encode_message(message)
         partition = partition_of_message(message)
         for destination in destinations:

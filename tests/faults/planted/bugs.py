@@ -3,7 +3,7 @@
 They are patched in here; the product has no switch for them. SQL is changed on its way to the server, by a fragment of its text.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -181,8 +181,9 @@ def _only_the_first(original: Any, handler: Any, unit: Any, event_id: str, texts
 def silent(destination: str, *types: str) -> Plant:
     """Messages of these types are not written for `destination`."""
 
-    def add(original: Any, outbox: Any, readers: Iterable[str], message: Any) -> None:
-        original(outbox, [each for each in readers if each != destination or message.type not in types], message)
+    def add(original: Any, outbox: Any, readers: tuple[str, ...], message: Any) -> None:
+        kept = tuple(each for each in readers if each != destination or message.type not in types)
+        original(outbox, kept, message)
 
     return around(Outbox, "add", add)
 
