@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 import pymongo.errors
 import redis
+import structlog
 from aiosmtpd.controller import Controller
 from structlog.testing import capture_logs
 
@@ -217,7 +218,7 @@ class Matrix:
         system.surfaced, system.acts = [], []
         system.injector = trap or (lambda point, act: None)
         try:
-            with system.watched(), capture_logs() as self._logged:
+            with system.watched(), capture_logs([structlog.processors.format_exc_info]) as self._logged:
                 tell(system, story, facts)
                 if trap is not None:
                     trap.join()

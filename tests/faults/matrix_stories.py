@@ -29,7 +29,6 @@ from processor.settings import Settings as ProcessorSettings
 from shared.clock import utc_now
 from shared.db import Context, UnitOfWork
 from shared.encryption import FieldKeys
-from shared.faults import InjectedFault
 from shared.http.idempotency import IdempotentCall, KeyScope, Replay
 from shared.http.telemetry import STREAM, RequestRecord
 from shared.ids import ROOT_ORGANIZATION_ID, new_id
@@ -292,6 +291,10 @@ def parked(system: System, facts: Facts) -> None:
     system.drain()
 
 
+class Stumbled(Exception):
+    """A story's own failure, so that a cell cannot take it for its fault."""
+
+
 class failing:
     """asset_service stumbles over reservations for the next `times`; only in the first life of a story."""
 
@@ -309,7 +312,7 @@ class failing:
         self._injector(point, act)
         if point == "asset_service.folded" and "ReserveAsset" in act.types and self._left:
             self._left -= 1
-            raise InjectedFault("stumbled")
+            raise Stumbled
 
 
 def refused_by_the_broker(system: System, facts: Facts) -> None:
