@@ -161,6 +161,7 @@ class Inbox:
         if abandoned:
             log.warning("delivery waits for others", event_ids=sorted(abandoned))
             self._pause(self._pause_seconds)
+            fault("inbox.waited")
 
     def receive(self, delivery: Delivery) -> list[Acknowledgement]:
         """Bring every batch of `delivery` to its end and return the acknowledgements to send, never before the commit.
