@@ -38,6 +38,7 @@ class Point:
 _COMMIT = "unit_of_work.committed"
 _DOCUMENT = "mongo_inbox.done"
 _ACK = "inbox.acknowledged"
+_TOLD = "lost.told"
 
 POINTS: dict[str, Point] = {
     # -- a transaction of any service on Postgres
@@ -47,6 +48,7 @@ POINTS: dict[str, Point] = {
     # -- relay
     "relay.before_claim": Point("relay", "acknowledgements are in hand; nothing is claimed", _COMMIT),
     "outbox.acknowledged": Point("relay", "batches are marked acknowledged, not committed", _COMMIT),
+    "outbox.leases_ended": Point("relay", "leases of lost deliveries are ended, not committed", _COMMIT),
     "outbox.marked_sent": Point("relay", "batches are marked sent, not committed", _COMMIT),
     "relay.claimed": Point("relay", "batches are claimed; the broker knows nothing of them", "relay.published"),
     "relay.published": Point("relay", "a lane is with the broker; other claimed lanes are not", "relay.published"),
@@ -55,6 +57,14 @@ POINTS: dict[str, Point] = {
         "relay", "acknowledgements are off the broker; nobody has noted them", "relay.acknowledgements_taken"
     ),
     # -- inbox and worker
+    "lost.found": Point(
+        "worker", "dead workers are known; what they fetched is still with the broker as theirs", _TOLD
+    ),
+    "lost.taken": Point("worker", "what one had fetched of a queue is off the broker; no source knows", _TOLD),
+    "lost.told": Point("worker", "a source is told of a lost delivery; others are not", _TOLD),
+    "inbox.waited": Point(
+        "inbox", "what may have killed its process has let others go first; nothing is tried", _COMMIT
+    ),
     "inbox.received": Point("inbox", "a delivery is in hand; nothing is claimed", _COMMIT),
     "inbox.claimed": Point("inbox", "its batches are claimed in an open transaction; no effect yet", _COMMIT),
     "inbox.applied": Point("inbox", "the effects are written in the open transaction", _COMMIT),

@@ -45,6 +45,11 @@ def logger(name: str) -> structlog.stdlib.BoundLogger:
     return result
 
 
+def describe(error: BaseException) -> str:
+    """What a line says of an error that is handled: its kind and its words. The repr of redis-py has no words."""
+    return f"{type(error).__name__}: {error}"
+
+
 def _safe_until_configured() -> None:
     """structlog's own default prints local variables with a traceback, tokens included; never that, not even in a
     test."""

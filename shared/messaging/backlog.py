@@ -10,6 +10,7 @@ from prometheus_client import Gauge
 from shared.db.engine import Database, DatabaseUnavailable
 from shared.db.unit_of_work import Connection
 from shared.errors import ServiceUnavailable
+from shared.logging import describe
 from shared.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
@@ -104,7 +105,7 @@ class Backlog:
             except DatabaseUnavailable:
                 continue  # who wants to write will find out himself
             except Exception as error:  # noqa: BLE001 - measuring must not end with one failure
-                log.warning("backlog not measured", service=self._service, error=repr(error))
+                log.warning("backlog not measured", service=self._service, error=describe(error))
 
 
 # By lane, along the index of what is not acknowledged.

@@ -16,6 +16,7 @@ from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
 from dramatiq.encoder import Encoder
 from dramatiq.errors import ConnectionClosed, DecodeError
 
+from shared.faults import fault
 from shared.messaging.delivery import Acknowledgement, Delivery, Outcome, decode_acknowledgements, decode_delivery
 
 # A worker that stopped answering loses its messages after this; the relay's lease is the real bound.
@@ -125,6 +126,7 @@ class DoorbellBroker(RedisBroker):
         names: Any = self.client.zrange(f"{self.namespace}:__heartbeats__", 0, -1)
         alive = {client["name"] for client in self.client.client_list()}
         dead = [name.decode() for name in names if name.decode() not in alive]
+        fault("lost.found")
         return [data for name in dead for data in self._take_fetched(name, queue_name)]
 
     def _take_fetched(self, name: str, queue_name: str) -> list[bytes]:
@@ -137,6 +139,7 @@ class DoorbellBroker(RedisBroker):
             pipeline.hdel(messages, *ids)
             pipeline.delete(fetched)
             found: list[bytes | None] = pipeline.execute()[0]
+        fault("lost.taken")
         return [data for data in found if data is not None]
 
 
@@ -198,6 +201,7 @@ class Broker:
         for delivery in lost:
             batches = [Acknowledgement(batch.id, Outcome.LOST, batch.deliveries) for batch in delivery.batches]
             self.acknowledge(delivery.source, batches)
+            fault("lost.told")
         return len(lost)
 
     def take_acknowledgements(self, source: str, wait_seconds: float) -> list[Acknowledgement]:

@@ -21,6 +21,7 @@ import structlog
 
 from shared.contracts.message import Message, decode_messages
 from shared.faults import fault
+from shared.logging import describe
 from shared.messaging.delivery import Acknowledgement, Batch, Delivery, Outcome
 
 log = structlog.get_logger(__name__)
@@ -160,6 +161,7 @@ class Inbox:
         if abandoned:
             log.warning("delivery waits for others", event_ids=sorted(abandoned))
             self._pause(self._pause_seconds)
+            fault("inbox.waited")
 
     def receive(self, delivery: Delivery) -> list[Acknowledgement]:
         """Bring every batch of `delivery` to its end and return the acknowledgements to send, never before the commit.
@@ -176,7 +178,7 @@ class Inbox:
             except Unavailable:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever the handler raises, the batch is split to find whose fault it is
-                log.warning("batch split", batches=[batch.id for batch in fresh], error=repr(error))
+                log.warning("batch split", batches=[batch.id for batch in fresh], error=describe(error))
             self._mark_split(fresh)
             return [self._split(batch, halves=True) for batch in fresh]
         self._mark_split(fresh)
@@ -282,7 +284,7 @@ class Inbox:
         except Unavailable:
             raise
         except Exception as error:  # noqa: BLE001 - the part is split further, down to the event that is to blame
-            log.warning("part failed", events=len(raws), error=repr(error))
+            log.warning("part failed", events=len(raws), error=describe(error))
             return False
         fault("inbox.part_committed")
         return True
@@ -331,9 +333,9 @@ class Inbox:
             return None
         except Exception as error:  # noqa: BLE001 - counted; parked after the last attempt
             log.warning(
-                "event failed", event_id=header.event_id, type=header.type, attempts=attempts, error=repr(error)
+                "event failed", event_id=header.event_id, type=header.type, attempts=attempts, error=describe(error)
             )
-            return f"{type(error).__name__}: {error}"[:_REASON_MAX]
+            return describe(error)[:_REASON_MAX]
 
     def _uncount_outages(self) -> None:
         """Attempts that met an outage were none. They are taken back when the store is there again, by this process; should it end

@@ -241,7 +241,9 @@ class PostgresOutbox:
         if not lost:
             return set()
         values = {"ids": uuid_array(a.batch_id for a in lost), "deliveries": [a.deliveries for a in lost]}
-        return {row["id"] for row in connection.execute(_END_LEASES, values)}
+        ended = {row["id"] for row in connection.execute(_END_LEASES, values)}
+        fault("outbox.leases_ended")
+        return ended
 
     def _decide(
         self,

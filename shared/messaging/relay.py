@@ -13,6 +13,7 @@ import structlog
 
 from shared.db.engine import DatabaseUnavailable
 from shared.faults import fault
+from shared.logging import describe
 from shared.messaging.broker import Broker
 from shared.messaging.delivery import Acknowledgement, Delivery
 from shared.messaging.outbox import NOTIFY_CHANNEL, Claim, QueueDepth
@@ -68,7 +69,7 @@ class Relay:
                 self._broker.publish(claim.destination, Delivery(self._source, claim.lane, claim.batches))
                 fault("relay.published")
             except redis.RedisError as error:
-                log.warning("broker refused", source=self._source, error=repr(error))
+                log.warning("broker refused", source=self._source, error=describe(error))
                 self._broker_down_until = time.monotonic() + _PAUSE_SECONDS
                 with contextlib.suppress(DatabaseUnavailable):
                     self._store.release(claims[number:])

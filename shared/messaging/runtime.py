@@ -15,6 +15,7 @@ import structlog
 
 from shared.db.engine import Database
 from shared.faults import fault, install_from_environment
+from shared.logging import describe
 from shared.messaging.broker import Broker
 from shared.messaging.delivery import Acknowledgement, Delivery, decode_delivery
 from shared.messaging.inbox import Inbox, InboxStore, Unavailable
@@ -107,7 +108,7 @@ class Timer:
                 self._work()
                 fault("timer.done")
             except Exception as error:  # noqa: BLE001 - a timer outlives any one failure
-                log.warning("timer failed", timer=self.name, error=repr(error))
+                log.warning("timer failed", timer=self.name, error=describe(error))
 
 
 def outbox_relay(name: str, database: Database, settings: ServiceSettings) -> list[Loop]:
@@ -196,7 +197,7 @@ def _tell_what_was_lost(broker: Broker, names: Sequence[str]) -> None:
     try:
         lost = {name: count for name in names if (count := broker.tell_what_was_lost(name))}
     except redis.RedisError as error:
-        log.warning("what was lost is not told", error=repr(error))
+        log.warning("what was lost is not told", error=describe(error))
         return
     if lost:
         log.warning("deliveries lost with their worker", **lost)
@@ -212,7 +213,7 @@ def _receiver(
         try:
             delivery = decode_delivery(data)
         except msgspec.DecodeError as error:
-            log.error("undecodable delivery dropped", error=repr(error))
+            log.error("undecodable delivery dropped", error=describe(error))
             return
         try:
             consumer.let_others_go_first(delivery)
@@ -222,7 +223,7 @@ def _receiver(
             broker.acknowledge(delivery.source, acknowledgements)
             fault("inbox.acknowledged")
         except (Unavailable, redis.RedisError) as error:
-            log.warning("delivery not acknowledged", source=delivery.source, lane=delivery.lane, error=repr(error))
+            log.warning("delivery not acknowledged", source=delivery.source, lane=delivery.lane, error=describe(error))
         except Exception:
             log.exception("delivery failed", source=delivery.source, lane=delivery.lane)
 

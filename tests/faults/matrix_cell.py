@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 import pymongo.errors
 import redis
+import structlog
 from aiosmtpd.controller import Controller
 from structlog.testing import capture_logs
 
@@ -39,6 +40,7 @@ _JOIN_SECONDS = 20.0
 _CHILD_SECONDS = 60.0
 _LOST: Mapping[str, Callable[[], Exception]] = {
     "unit_of_work.committed": lambda: psycopg.OperationalError(_LOST_WORDS),
+    "lost.told": lambda: redis.ConnectionError(_LOST_WORDS),
     "inbox.acknowledged": lambda: redis.ConnectionError(_LOST_WORDS),
     "relay.published": lambda: redis.ConnectionError(_LOST_WORDS),
     "idempotency.answered": lambda: redis.ConnectionError(_LOST_WORDS),
@@ -217,7 +219,7 @@ class Matrix:
         system.surfaced, system.acts = [], []
         system.injector = trap or (lambda point, act: None)
         try:
-            with system.watched(), capture_logs() as self._logged:
+            with system.watched(), capture_logs([structlog.processors.format_exc_info]) as self._logged:
                 tell(system, story, facts)
                 if trap is not None:
                     trap.join()
@@ -225,7 +227,7 @@ class Matrix:
                     system.drain()
         finally:
             system.injector = lambda point, act: None
-            system.timers, system.held_back = (), set()
+            system.timers, system.held_back, system.away = (), set(), set()
         return system.acts
 
     def _undisturbed_ending(self, name: str) -> tuple[Any, list[Act]]:

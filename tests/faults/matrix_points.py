@@ -76,12 +76,17 @@ BOUNDARIES = [
     # -- relay
     Boundary("relay.before_claim", "rejected", "relay processor"),
     Boundary("outbox.acknowledged", "rejected", "relay order_service"),
+    Boundary("outbox.leases_ended", "left_in_hand", "relay processor"),
     Boundary("outbox.marked_sent", "rejected", "relay asset_service"),
     Boundary("relay.claimed", "rejected", "relay processor"),
     Boundary("relay.published", "rejected", "relay order_service"),
     Boundary("relay.refused", "refused_by_the_broker", "relay"),
     Boundary("relay.acknowledgements_taken", "rejected", "relay order_service"),
     # -- inbox and worker
+    Boundary("lost.found", "left_in_hand", "start asset_service"),
+    Boundary("lost.taken", "left_in_hand", "start asset_service"),
+    Boundary("lost.told", "left_in_hand", "start asset_service"),
+    Boundary("inbox.waited", "left_in_hand", "deliver asset_service"),
     Boundary("inbox.received", "rejected", "deliver processor"),
     Boundary("inbox.received", "rejected", "deliver auditor"),
     Boundary("inbox.received", "rejected", "deliver notifier"),

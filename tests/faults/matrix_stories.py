@@ -29,13 +29,13 @@ from processor.settings import Settings as ProcessorSettings
 from shared.clock import utc_now
 from shared.db import Context, UnitOfWork
 from shared.encryption import FieldKeys
-from shared.faults import InjectedFault
+from shared.faults import inject
 from shared.http.idempotency import IdempotentCall, KeyScope, Replay
 from shared.http.telemetry import STREAM, RequestRecord
 from shared.ids import ROOT_ORGANIZATION_ID, new_id
 from shared.messaging.dead_letters import PostgresDeadLetters
 from shared.mongo import MongoDatabase
-from tests.faults.matrix_system import Machine, System
+from tests.faults.matrix_system import Death, Machine, System, die_with
 
 ASSET, CASH = "AAPL", "TRY"
 CUSTOMERS_AT_ONCE = 60
@@ -292,6 +292,10 @@ def parked(system: System, facts: Facts) -> None:
     system.drain()
 
 
+class Stumbled(Exception):
+    """A story's own failure, so that a cell cannot take it for its fault."""
+
+
 class failing:
     """asset_service stumbles over reservations for the next `times`; only in the first life of a story."""
 
@@ -309,7 +313,35 @@ class failing:
         self._injector(point, act)
         if point == "asset_service.folded" and "ReserveAsset" in act.types and self._left:
             self._left -= 1
-            raise InjectedFault("stumbled")
+            raise Stumbled
+
+
+def left_in_hand(system: System, facts: Facts) -> None:
+    """A worker dies over an event and leaves its delivery in hand; the next worker tells the source, and lets others go first."""
+    system.away = {"asset_service"} if facts.first_life else set()
+    place(system, facts, 0, ("left in hand", "BUY", "1", "10"))
+    if facts.first_life:
+        system.drain(until=lambda: system.broker.unread("asset_service") > 0)
+        _die_over_an_event(system)
+        system.away = set()
+    system.start_worker("asset_service")
+    system.drain()
+
+
+def _die_over_an_event(system: System) -> None:
+    """In another process than the one that goes on. The delivery fails, so its event is tried alone; that is not survived."""
+    data = system.fetch("asset_service")
+    assert data is not None
+
+    def at(point: str) -> None:
+        if point == "asset_service.folded":
+            raise Stumbled
+        if point == "inbox.attempt_counted":
+            raise Death
+
+    with inject(at), suppress(Death):
+        system.standby.receivers["asset_service"](data)
+    die_with(system.environment, "asset_service", data)
 
 
 def refused_by_the_broker(system: System, facts: Facts) -> None:
@@ -410,6 +442,7 @@ STORIES: Mapping[str, Story] = {
     "split": Story(split),
     "split_once": Story(split_once),
     "parked": Story(parked),
+    "left_in_hand": Story(left_in_hand),
     "refused_by_the_broker": Story(refused_by_the_broker),
     "deactivated": Story(deactivated),
     "mailed": Story(mailed, timers=("notifier e-mail",), mail=True),
@@ -564,4 +597,4 @@ def tell(system: System, story: Story, facts: Facts) -> None:
     """The whole story. It may be a repetition."""
     system.timers = story.timers
     story.tell(system, facts)
-    system.timers, system.held_back = (), set()
+    system.timers, system.held_back, system.away = (), set(), set()

@@ -28,6 +28,7 @@ from shared.http.idempotency import IdempotencyKeyInUse, IdempotencyMarks
 from shared.http.valkey import Valkey
 from shared.messaging import broker as broker_module
 from shared.messaging import outbox, runtime
+from shared.messaging.broker import Broker
 from shared.messaging.delivery import Acknowledgement, Delivery, decode_delivery
 from shared.messaging.relay import Relay
 from shared.mongo import MongoDatabase
@@ -121,6 +122,18 @@ class OneTurn(threading.Event):
         return self._asked[how] > 1
 
 
+def die_with(environment: Mapping[str, str], reader: str, data: bytes) -> None:
+    """A worker process fetches a delivery from the real broker and ends."""
+    dead = Broker(environment["BROKAGE_BROKER_URL"])
+    dead.publish(reader, decode_delivery(data))
+    assert len(dead.dramatiq.do_fetch(reader, 1)) == 1  # type: ignore[attr-defined]
+    name = dead.dramatiq.broker_id
+    dead.close()
+    with redis.Redis.from_url(environment["BROKAGE_BROKER_URL"]) as valkey:
+        while any(client["name"] == name for client in valkey.client_list()):
+            time.sleep(_PAUSE_SECONDS)
+
+
 class Machine:
     """One life of every process: its consumers, loops, connections and whatever it keeps in memory."""
 
@@ -147,6 +160,7 @@ class Machine:
         self._valkey = Valkey(environment["BROKAGE_REDIS_URL"])
         self.marks = IdempotencyMarks(self._valkey)
         self.environment = environment
+        self._broker = broker
 
     def _noting(self, init: Callable[..., None]) -> Callable[..., None]:
         def noted(opened: Any, *arguments: Any, **options: Any) -> None:
@@ -164,6 +178,15 @@ class Machine:
             relay.step(acknowledgements)
         except DatabaseUnavailable:
             relay._acknowledgements[:0] = acknowledgements
+
+    def start_worker(self, reader: str) -> None:
+        """What a worker process does before its first delivery, on the real broker; what it tells goes another way."""
+        broker = Broker(self.environment["BROKAGE_BROKER_URL"])
+        try:
+            with mock.patch.object(broker, "acknowledge", self._broker.acknowledge):
+                runtime._tell_what_was_lost(broker, [reader])
+        finally:
+            broker.close()
 
     def close(self) -> None:
         for opened in self._opened:
@@ -210,6 +233,8 @@ class System:
         self._current = threading.local()
         self.held_back: set[str] = set()
         """Sources whose relay is slow: it does not get its turns."""
+        self.away: set[str] = set()
+        """Readers without a worker: nobody fetches their deliveries."""
 
     @property
     def standby(self) -> Machine:
@@ -268,17 +293,23 @@ class System:
 
     def request(self, name: str, work: Callable[[Machine], Any], machine: Machine | None = None) -> Any:
         """What a client does: the same again, with the same key, until it is answered. What is refused is raised."""
-        act = Act(f"request {name}", work)
+        return self._until_done(Act(f"request {name}", work), machine)
+
+    def start_worker(self, reader: str) -> None:
+        """One that ends while it starts is started anew."""
+        self._until_done(Act(f"start {reader}", lambda machine: machine.start_worker(reader)))
+
+    def _until_done(self, act: Act, machine: Machine | None = None) -> Any:
         for _ in range(_REPEATS_MAX):
             try:
                 return self.perform(act, machine or self.primary)
             except BrokageError as error:
                 if not isinstance(error, IdempotencyKeyInUse):
                     raise
-            except (Exception, Death):  # noqa: BLE001 - for the client all of them are no answer
+            except (Exception, Death):  # noqa: BLE001 - for who waits all of them are no answer
                 pass
             time.sleep(_PAUSE_SECONDS)
-        raise AssertionError(f"{name} is never answered: {self.surfaced[-1]!r}")
+        raise AssertionError(f"never done: {act.name}: {self.surfaced[-1]!r}")
 
     def _do(self, act: Act, machine: Machine) -> None:
         try:
@@ -294,13 +325,13 @@ class System:
                 self._do(Act(f"relay {source}", lambda m, source=source: m.step_relay(source)), machine())
         delivered = False
         for reader in READERS:
-            while (data := self._next(reader)) is not None:
+            while reader not in self.away and (data := self.fetch(reader)) is not None:
                 delivered = True
                 types = frozenset(_types(data))
                 self._do(Act(f"deliver {reader}", lambda m, r=reader, d=data: m.receivers[r](d), types), machine())
         return delivered
 
-    def _next(self, reader: str) -> bytes | None:
+    def fetch(self, reader: str) -> bytes | None:
         try:
             return self.broker.queues[reader].popleft()
         except IndexError:

@@ -59,13 +59,27 @@ class TestTheMatrixItself:
         with pytest.raises(AssertionError, match="does not come by"):
             matrix.check(Boundary("asset_service.stored", "rejected", message="SettleTrade"), Kind.ERROR)
 
-    def test_a_fault_without_effect_fails(self, matrix: Matrix, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(
+        "boundary",
+        [
+            Boundary("asset_service.stored", "rejected", message="ReserveAsset"),
+        ],
+        ids=lambda boundary: boundary.name,
+    )
+    def test_a_fault_without_effect_fails(
+        self, matrix: Matrix, monkeypatch: pytest.MonkeyPatch, boundary: Boundary
+    ) -> None:
         def nothing(trap: Trap, act: object) -> None:
             trap.struck = True
 
         monkeypatch.setattr(Trap, "_spring", nothing)
         with pytest.raises(AssertionError, match="had no effect"):
-            matrix.check(Boundary("asset_service.stored", "rejected", message="ReserveAsset"), Kind.ERROR)
+            matrix.check(boundary, Kind.ERROR)
+
+    @pytest.mark.parametrize("kind", [Kind.ERROR, Kind.COMMIT_THEN_ERROR])
+    def test_a_fault_that_only_the_log_tells_of_is_seen(self, matrix: Matrix, kind: Kind) -> None:
+        """The worker swallows what it cannot acknowledge, and nothing follows this point."""
+        matrix.check(Boundary("inbox.acknowledged", "rejected", "deliver asset_service"), kind)
 
     def test_an_effect_that_is_doubled_fails(self, matrix: Matrix, monkeypatch: pytest.MonkeyPatch) -> None:
         """As if a notification had no key."""

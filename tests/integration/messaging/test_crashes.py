@@ -15,7 +15,15 @@ POINTS = sorted(
     name
     for name, point in faults.POINTS.items()
     if point.owner in {"inbox", "relay", "unit_of_work"}
-    and name not in {"relay.refused", "relay.acknowledgements_taken", "dead_letters.handled", "principals.applied"}
+    and name
+    not in {
+        "relay.refused",
+        "relay.acknowledgements_taken",
+        "outbox.leases_ended",
+        "inbox.waited",
+        "dead_letters.handled",
+        "principals.applied",
+    }
 )
 
 

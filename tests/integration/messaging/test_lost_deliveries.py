@@ -76,6 +76,21 @@ class TestAWorker:
         assert left_behind(valkey) == [], "no copy of it comes later"
         source.assert_all_once()
 
+    @pytest.mark.parametrize("point", ["lost.found", "lost.taken", "lost.told"])
+    def test_that_dies_while_it_tells_leaves_the_rest_to_the_next_or_to_the_lease(
+        self, source: Source, valkey: str, point: str
+    ) -> None:
+        settings = settings_of(valkey, lease_seconds=3.0)
+        with running_relays(1, source.url, settings):
+            with worker_process(source, valkey, lease_seconds=3.0, stop_at="inbox.received") as worker:
+                self.say_and_wait_until_stopped(source, worker)
+            with worker_process(source, valkey, lease_seconds=3.0, stop_at=point) as teller:
+                wait_until(lambda: process_state(teller.pid) == "T", 20)
+            with running_workers(source.url, settings):
+                source.wait_drained(seconds=20.0)
+        assert left_behind(valkey) == []
+        source.assert_all_once()
+
     def test_that_starts_beside_a_stopped_one_leaves_it_what_it_has(self, source: Source, valkey: str) -> None:
         settings = settings_of(valkey, lease_seconds=LEASE_SECONDS)
         with (

@@ -6,9 +6,10 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+import redis
 import structlog
 
-from shared.logging import configure, logger
+from shared.logging import configure, describe, logger
 
 
 @pytest.fixture
@@ -59,3 +60,8 @@ class TestInjection:
         [line] = stream.getvalue().splitlines()
         assert json.loads(line)["header"] == text
         assert not [character for character in line if ord(character) < 32]
+
+
+class TestAnErrorThatIsHandled:
+    def test_is_told_by_its_kind_and_its_words(self) -> None:
+        assert describe(redis.ConnectionError("the broker is away")) == "ConnectionError: the broker is away"
