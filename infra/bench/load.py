@@ -146,6 +146,9 @@ class Watch:
         for service, (database, _, _) in DATABASES.items():
             connection = system.connect(database)
             connection.autocommit = False
+            # The answer to a prepared statement keeps its snapshot until the next one comes, and no row of the database that
+            # changes meanwhile could be pruned: what looks on would slow down what it looks at.
+            connection.prepare_threshold = None
             # The few that are left are found by the partial indexes, not by reading all that is done.
             connection.execute("SET enable_seqscan = off")
             self._connections[service] = connection
