@@ -98,19 +98,20 @@ matching_queue = sa.Table(
     sa.CheckConstraint("order_side IN ('BUY', 'SELL')", name="order_side"),
     sa.CheckConstraint("remaining_size >= 0 AND in_settlement_size >= 0 AND filled_size >= 0", name="sizes"),
     sa.CheckConstraint("remaining_size + in_settlement_size + filled_size = size", name="sum_of_sizes"),
+    # By price first, whatever the policy: a sweep reads what crosses and sorts that; what rests may be a million orders.
     sa.Index(
         "idx_matching_queue_sells",
         "asset_name",
-        "priority",
         "price",
+        "priority",
         "joined_seq",
         postgresql_where=sa.text("on_book AND order_side = 'SELL'"),
     ),
     sa.Index(
         "idx_matching_queue_buys",
         "asset_name",
-        "priority",
         sa.text("price DESC"),
+        "priority",
         "joined_seq",
         postgresql_where=sa.text("on_book AND order_side = 'BUY'"),
     ),

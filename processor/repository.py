@@ -234,9 +234,9 @@ def load_crossing(connection: Connection, asset_name: str, *, policy: str, limit
     buys, sells = _SIDES[policy]
     query = sql.SQL(
         """(SELECT {columns} FROM matching_queue WHERE {buying} AND price >= {ask} ORDER BY {buys} LIMIT %(limit)s)
-           UNION ALL (SELECT {columns} FROM matching_queue WHERE {buying} ORDER BY price DESC, joined_seq LIMIT %(best)s)
+           UNION ALL (SELECT {columns} FROM matching_queue WHERE {buying} ORDER BY price DESC, priority, joined_seq LIMIT %(best)s)
            UNION ALL (SELECT {columns} FROM matching_queue WHERE {selling} AND price <= {bid} ORDER BY {sells} LIMIT %(limit)s)
-           UNION ALL (SELECT {columns} FROM matching_queue WHERE {selling} ORDER BY price, joined_seq LIMIT %(best)s)"""
+           UNION ALL (SELECT {columns} FROM matching_queue WHERE {selling} ORDER BY price, priority, joined_seq LIMIT %(best)s)"""
     ).format(
         columns=_CROSSING_COLUMNS,
         buys=sql.SQL(buys),
@@ -262,12 +262,24 @@ _SIDE = {
 
 def crossed_instruments(connection: Connection) -> list[str]:
     """Instruments whose best bid meets their best ask."""
-    rows = connection.execute(
-        f"""SELECT asset_name FROM matching_queue WHERE on_book AND {_ALIVE} GROUP BY asset_name
-           HAVING max(price) FILTER (WHERE order_side = 'BUY') >= min(price) FILTER (WHERE order_side = 'SELL')
-           ORDER BY asset_name"""
-    )
-    return [row["asset_name"] for row in rows]
+    return [row["asset_name"] for row in connection.execute(_CROSSED_INSTRUMENTS)]
+
+
+# Instruments are found by skipping through an index, one look-up each, and so are their best prices: what rests is not read.
+_CROSSED_INSTRUMENTS = f"""
+    WITH RECURSIVE sold AS (
+        (SELECT asset_name FROM matching_queue WHERE on_book AND order_side = 'SELL' ORDER BY asset_name LIMIT 1)
+        UNION ALL
+        SELECT next.asset_name FROM sold, LATERAL (
+            SELECT asset_name FROM matching_queue
+             WHERE on_book AND order_side = 'SELL' AND asset_name > sold.asset_name ORDER BY asset_name LIMIT 1) AS next)
+    SELECT asset_name FROM sold
+     WHERE (SELECT max(price) FROM matching_queue AS q
+             WHERE on_book AND order_side = 'BUY' AND q.asset_name = sold.asset_name AND {_ALIVE})
+        >= (SELECT min(price) FROM matching_queue AS q
+             WHERE on_book AND order_side = 'SELL' AND q.asset_name = sold.asset_name AND {_ALIVE})
+     ORDER BY asset_name
+"""
 
 
 def due_orders(connection: Connection, *, limit: int) -> list[Row]:

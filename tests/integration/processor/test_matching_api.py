@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from processor import repository
 from processor.service import matching
 from shared.auth.permissions import Role
+from shared.db import UnitOfWork
 from shared.ids import new_id
 from tests.integration.processor.conftest import Processor, cancel
 
@@ -193,6 +195,26 @@ class TestCross:
         assert processor.entry(sell) == (2, 8, 0, True)
 
 
+_RESTING = """
+    INSERT INTO matching_queue (id, order_id, customer_id, beneficial_owner_id, customer_tier, priority, asset_name, quote_asset,
+                                order_side, price, size, remaining_size, joined_seq, created_at)
+    SELECT id, id, n, n, 'STANDARD', 1, %(asset_name)s, 'TRY', side, CASE side WHEN 'BUY' THEN 5 ELSE 15 END, 1, 1,
+           nextval('matching_queue_seq'), brokage_now()
+      FROM (SELECT n, uuidv7() AS id, CASE n %% 2 WHEN 0 THEN 'BUY' ELSE 'SELL' END AS side
+              FROM generate_series(1, %(orders)s) AS n) AS resting
+"""
+
+
+def _rows_read(unit: UnitOfWork) -> int:
+    """Rows of the queue that this transaction has read so far."""
+    row = unit.connection.execute(
+        "SELECT coalesce(idx_tup_fetch, 0) + seq_tup_read AS read FROM pg_stat_xact_user_tables"
+        " WHERE relname = 'matching_queue'"
+    ).fetchone()
+    assert row is not None
+    return int(row["read"])
+
+
 class TestRun:
     def test_sweeps_the_queue_of_one_instrument_in_the_policy_s_order(self, processor: Processor, admin: int) -> None:
         late_vip = processor.resting("BUY", "10", "5", tier_priority=3)
@@ -219,6 +241,26 @@ class TestRun:
         processor.resting("BUY", "9")
         processor.resting("SELL", "10")
         assert processor.post(RUN, admin).json() == {"trades": [], "more": False}
+
+    def test_what_rests_is_not_read(self, processor: Processor, admin: int) -> None:
+        name = f"DEEP{admin}"
+        deals = [processor.resting(side, asset_name=name) for side in ("BUY", "SELL")]
+        found: list[list[str]] = []
+
+        def sweep(unit: UnitOfWork) -> int:
+            unit.connection.execute("SET LOCAL enable_seqscan = off")
+            unit.connection.execute(_RESTING, {"asset_name": name, "orders": 3_000})
+            before = _rows_read(unit)
+            assert name in repository.crossed_instruments(unit.connection)
+            rows = repository.load_crossing(unit.connection, name, policy="tier-price-time", limit=1_000)
+            found.append([row["id"] for row in rows if row["price"] == 10])
+            read = _rows_read(unit) - before
+            unit.connection.execute("DELETE FROM matching_queue WHERE asset_name = %s AND price <> 10", (name,))
+            return read
+
+        # Both orders that cross, and some fifty of the best prices a side, each a few times.
+        assert processor.database.run(sweep) < 500
+        assert sorted(found[0]) == sorted(deals)
 
     def test_orders_of_one_owner_are_passed_over(self, processor: Processor, admin: int) -> None:
         processor.resting("BUY", "10", beneficial_owner_id=5)
