@@ -305,7 +305,7 @@ def _released_again(original: Any, book: Book, order_id: str, customer_id: int, 
 
 
 def _keeps_the_surplus(original: Any, *args: Any) -> Any:
-    return replace(original(*args), surplus=money.ZERO)
+    return original(*args)._replace(surplus=money.ZERO)
 
 
 def _loses_the_surplus(
@@ -315,18 +315,18 @@ def _loses_the_surplus(
 
 
 def _unspent(original: Any, book: Book, fill: Any) -> None:
-    original(book, replace(fill, consumed=money.ZERO))
+    original(book, fill._replace(consumed=money.ZERO))
 
 
 def _one_leg_less(original: Any, connection: Any, postings: Any, settlements: Any) -> None:
-    original(connection, [replace(each, legs=each.legs[:-1]) for each in postings], settlements)
+    original(connection, [each._replace(legs=each.legs[:-1]) for each in postings], settlements)
 
 
 def _fees_go_elsewhere(original: Any, connection: Any, postings: Any, settlements: Any) -> None:
     def moved(leg: Any) -> Any:
         return leg._replace(account_id="rounding:TRY") if leg.account_id == "fee:TRY" else leg
 
-    original(connection, [replace(each, legs=tuple(map(moved, each.legs))) for each in postings], settlements)
+    original(connection, [each._replace(legs=tuple(map(moved, each.legs))) for each in postings], settlements)
 
 
 ASSETS = [
