@@ -96,21 +96,20 @@ class Relay:
         ]
         for helper in helpers:
             helper.start()
-        published, stepped = _SMALL_CLAIM, 0.0
+        published = _SMALL_CLAIM
         while not stop.is_set():
             self._wake.wait(self._sweep_seconds)
             if time.monotonic() < self._broker_down_until:
                 stop.wait(_PAUSE_SECONDS / 4)
                 continue
-            if published < _SMALL_CLAIM:
-                # The last message was small: a moment after it lets a few more events travel in the next one. Who comes after
-                # a rest waits for nobody.
-                stop.wait(max(0.0, stepped + self._linger_seconds - time.monotonic()))
+            if published < _SMALL_CLAIM and self._linger_seconds:
+                # The last message was small: a moment's wait lets a few more events travel in the next one.
+                stop.wait(self._linger_seconds)
             self._wake.clear()
             with self._lock:
                 acknowledgements, self._acknowledgements = self._acknowledgements, []
             try:
-                published, stepped = self.step(acknowledgements), time.monotonic()
+                published = self.step(acknowledgements)
             except DatabaseUnavailable:
                 with self._lock:
                     self._acknowledgements[:0] = acknowledgements
