@@ -47,7 +47,7 @@ class Profile:
 
 
 PROFILES = {
-    "short": Profile(rounds=3, orders=8_000, yardstick_seconds=3, latency_seconds=6, sustained_seconds=6),
+    "short": Profile(rounds=3, orders=3_000, yardstick_seconds=3, latency_seconds=6, sustained_seconds=6),
     "full": Profile(
         rounds=5,
         orders=20_000,
