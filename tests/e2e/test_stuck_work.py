@@ -193,6 +193,9 @@ class TestRepair:
     def test_a_stuck_saga_goes_on(self, system: System) -> None:
         buyer = system.customer(TRY="1000")
         order_id = buyer.confirmed("BUY", "1", "10")["id"]
+        # Confirmed is not yet on the book: the processor hears of it a moment later.
+        on_book = "SELECT 1 FROM matching_queue WHERE id = %s AND on_book"
+        wait_until(lambda: query(system, "processor", on_book, order_id))
         query(
             system,
             "processor",
