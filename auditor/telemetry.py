@@ -34,6 +34,7 @@ class TelemetryLoop:
     def run(self, stop: threading.Event) -> None:
         while not stop.wait(self._poll_seconds):
             try:
+                fault("telemetry.due")
                 while self.move() and not stop.is_set():
                     pass
             except (redis.RedisError, DatabaseUnavailable) as error:

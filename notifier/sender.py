@@ -111,6 +111,7 @@ class EmailSender:
     def run(self, stop: threading.Event) -> None:
         while not stop.wait(self._settings.email_poll_seconds):
             try:
+                fault("notifier.due")
                 while self.send_due(stop):
                     pass
             except DatabaseUnavailable:

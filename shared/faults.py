@@ -127,6 +127,7 @@ POINTS: dict[str, Point] = {
     "mongo_inbox.done": Point("mongo_inbox", "the batch is noted as done; nothing is acknowledged", _ACK),
     "notifier.contacts_applied": Point("notifier", "contacts are stored; no notification is", "notifier.inserted"),
     "notifier.inserted": Point("notifier", "notifications are stored; the batch is not noted as done", _DOCUMENT),
+    "notifier.due": Point("notifier", "the turn of the e-mails has come; none is claimed", "notifier.claimed"),
     "notifier.claimed": Point("notifier", "an e-mail is claimed and its attempt counted", "notifier.sent"),
     "notifier.before_send": Point("notifier", "it may be sent; the mail server knows nothing", "notifier.sent"),
     "notifier.sent": Point("notifier", "the mail server took it; that is not recorded", "notifier.recorded"),
@@ -139,6 +140,7 @@ POINTS: dict[str, Point] = {
         "auditor", "reads of the trail are chained; they still wait", "auditor.intake_dropped"
     ),
     "auditor.intake_dropped": Point("auditor", "chained reads wait no more", "auditor.intake_dropped"),
+    "telemetry.due": Point("auditor", "the turn of the telemetry has come; nothing is read", "telemetry.inserted"),
     "telemetry.inserted": Point("auditor", "telemetry is stored; the position is not", "telemetry.positioned"),
     "telemetry.positioned": Point(
         "auditor", "the position is stored; the stream still holds the entries", "telemetry.positioned"

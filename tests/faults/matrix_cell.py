@@ -46,9 +46,11 @@ _LOST: Mapping[str, Callable[[], Exception]] = {
     "idempotency.answered": lambda: redis.ConnectionError(_LOST_WORDS),
     "mongo_inbox.done": lambda: pymongo.errors.AutoReconnect(_LOST_WORDS),
     "notifier.inserted": lambda: pymongo.errors.AutoReconnect(_LOST_WORDS),
+    "notifier.claimed": lambda: pymongo.errors.AutoReconnect(_LOST_WORDS),
     "notifier.recorded": lambda: pymongo.errors.AutoReconnect(_LOST_WORDS),
     "auditor.chained": lambda: pymongo.errors.AutoReconnect(_LOST_WORDS),
     "auditor.released": lambda: pymongo.errors.AutoReconnect(_LOST_WORDS),
+    "telemetry.inserted": lambda: pymongo.errors.AutoReconnect(_LOST_WORDS),
     "notifier.sent": lambda: smtplib.SMTPServerDisconnected(_LOST_WORDS),
 }
 

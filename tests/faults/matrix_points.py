@@ -146,6 +146,7 @@ BOUNDARIES = [
     Boundary("mongo_inbox.done", "rejected", "deliver notifier"),
     Boundary("notifier.contacts_applied", "rejected", "deliver notifier"),
     Boundary("notifier.inserted", "rejected", "deliver notifier"),
+    Boundary("notifier.due", "mailed", "timer notifier e-mail"),
     Boundary("notifier.claimed", "mailed", "timer notifier e-mail"),
     Boundary("notifier.before_send", "mailed", "timer notifier e-mail"),
     Boundary("notifier.sent", "mailed", "timer notifier e-mail"),
@@ -156,6 +157,7 @@ BOUNDARIES = [
     Boundary("auditor.released", "rejected", "deliver auditor"),
     Boundary("auditor.intake_chained", "read", "timer auditor intake"),
     Boundary("auditor.intake_dropped", "read", "timer auditor intake"),
+    Boundary("telemetry.due", "measured", "timer auditor telemetry"),
     Boundary("telemetry.inserted", "measured", "timer auditor telemetry"),
     Boundary("telemetry.positioned", "measured", "timer auditor telemetry"),
 ]

@@ -262,7 +262,7 @@ class System:
         act: Act | None = getattr(self._current, "act", None)
         if act is not None:
             if threading.current_thread() is threading.main_thread():
-                act.points.append(point)
+                act.points.append(point.partition("/")[0])  # without the aggregate of `inbox.handling`
             self.injector(point, act)
 
     # -- acts ------------------------------------------------------------------------------------------------------------

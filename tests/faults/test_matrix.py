@@ -63,6 +63,8 @@ class TestTheMatrixItself:
         "boundary",
         [
             Boundary("asset_service.stored", "rejected", message="ReserveAsset"),
+            # This story has failures of its own.
+            Boundary("inbox.single_committed", "split", "deliver asset_service"),
         ],
         ids=lambda boundary: boundary.name,
     )
