@@ -1,24 +1,8 @@
 """An order's row in `matching_queue`, while a transaction decides about it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any
-
-ENTRY_COLUMNS = (
-    "id",
-    "version",
-    "customer_id",
-    "size",
-    "remaining_size",
-    "in_settlement_size",
-    "filled_size",
-    "filled_notional",
-    "fee_amount",
-    "bust_count",
-    "on_book",
-)
-"""What is read of a row, in the order of the fields of `QueueEntry`."""
-
 
 @dataclass(slots=True)
 class QueueEntry:
@@ -76,3 +60,7 @@ class QueueEntry:
             "filled_notional": self.filled_notional,
             "fee_amount": self.fee_amount,
         }
+
+
+ENTRY_COLUMNS = tuple(each.name for each in fields(QueueEntry) if each.name != "changed")
+"""What is read of a row, in the order of the fields."""
