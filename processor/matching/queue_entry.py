@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any
 
+
 @dataclass(slots=True)
 class QueueEntry:
     """`remaining_size` is free to match, `in_settlement_size` is matched but not settled, `filled_size` is settled; their sum is
