@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from auditor import documents, service
 from auditor.documents import NAME
 from auditor.keeping import Keeping
+from auditor.refusals import RefusedMessages
 from auditor.service import Auditor
 from auditor.settings import Settings
 from auditor.tasks import open_writer
@@ -23,11 +24,12 @@ class AuditorResources:
         self.database = documents.open_database(settings, pool_size=settings.api_pool_size)
         self.keeping = Keeping.open(self.database, settings)
         self.principals = MongoPrincipals(self.database)
+        self.refused = RefusedMessages(self.database)
         self.dead_letters = MongoDeadLetters(
             self.database,
             consumer=NAME,
             handler=Auditor(self.database, open_writer(self.database, settings)).handle,
-            record=partial(service.record_act, self.database),
+            record=partial(service.record_event, self.database),
         )
 
     def ready(self) -> str | None:
@@ -35,6 +37,7 @@ class AuditorResources:
         return None
 
     def close(self) -> None:
+        self.refused.close()
         self.database.close()
 
 

@@ -93,6 +93,23 @@ def search_logs(database: MongoDatabase, query: Document, before_seq: int | None
     return list(database[LOGS].find(query).sort("seq", DESCENDING).limit(limit))
 
 
+def count_refused(database: MongoDatabase) -> list[tuple[str, str, int]]:
+    """Queue, kind and how many messages of it were refused, as far as the records of it are not archived."""
+    # By the entity's type, which is indexed: there are few of them among very many.
+    rows = database[LOGS].aggregate(
+        [
+            {"$match": {"entity_type": "message_queue", "action": "MessageRefused"}},
+            {
+                "$group": {
+                    "_id": {"queue": "$new_value.queue", "kind": "$new_value.kind"},
+                    "count": {"$sum": "$new_value.count"},
+                }
+            },
+        ]
+    )
+    return [(row["_id"]["queue"], row["_id"]["kind"], row["count"]) for row in rows]
+
+
 def put_intake(database: MongoDatabase, content: Document) -> None:
     """Acknowledged by a majority before this returns: the read it tells of may then be answered."""
     database[INTAKE].insert_one({"_id": content["event_id"], **content})

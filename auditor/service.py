@@ -9,9 +9,11 @@ from auditor.writer import ChainWriter
 from shared.auth.caller import CallerContext
 from shared.clock import utc_now
 from shared.contracts.message import SYSTEM_ACTOR, Message
-from shared.contracts.system import AdminActed
+from shared.contracts.system import AdminActed, MessageRefused
+from shared.db.engine import DatabaseUnavailable
 from shared.faults import fault
 from shared.ids import ROOT_ORGANIZATION_ID, new_id
+from shared.messaging.broker import Broker
 from shared.mongo import Document, MongoDatabase, MongoPrincipals
 
 INTAKE_BATCH = 500
@@ -65,10 +67,27 @@ def _record_read(database: MongoDatabase, **read: Any) -> None:
         documents.put_intake(database, content)
 
 
-def record_act(database: MongoDatabase, message: Message[AdminActed]) -> None:
-    """Put what an admin does in this service itself on record; it has no outbox to say it to itself."""
+def record_event(database: MongoDatabase, message: Message[AdminActed] | Message[MessageRefused]) -> None:
+    """Put on record what happens in this service itself, or is reported to it; it has no outbox to say it to itself."""
     with database.reachable():
         documents.put_intake(database, content_from_event(message))
+
+
+def record_reports(database: MongoDatabase, broker: Broker) -> None:
+    """Put on record what services without an outbox have refused.
+
+    Raises:
+        DatabaseUnavailable: not all of it could be; the rest is reported again.
+    """
+    waiting = broker.take_reports()
+    while waiting:
+        try:
+            record_event(database, waiting[0])
+        except DatabaseUnavailable:
+            for report in waiting:
+                broker.report(report)
+            raise
+        del waiting[0]
 
 
 def chain_intake(database: MongoDatabase, writer: ChainWriter) -> int:

@@ -10,6 +10,7 @@ from auditor.settings import Settings
 from auditor.writer import ChainWriter
 from shared.auth.keys import NoSigningKey
 from shared.db.engine import DatabaseUnavailable
+from shared.messaging.refusals import Record, message_of
 from shared.messaging.runtime import StoreConsumer
 from shared.mongo import MongoDatabase, MongoInboxStore
 
@@ -25,7 +26,11 @@ def start_consumer() -> StoreConsumer:
     database = documents.open_database(settings, pool_size=settings.worker_pool_size)
     auditor = Auditor(database, open_writer(database, settings))
     store = MongoInboxStore(database, consumer=documents.NAME, handler=auditor.handle)
-    return StoreConsumer(store, settings, database.close)
+    return StoreConsumer(store, settings, database.close, record_refusals(database))
+
+
+def record_refusals(database: MongoDatabase) -> Record:
+    return lambda refused: service.record_event(database, message_of(refused))
 
 
 def verify_from_command_line() -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """From the stream of request telemetry into the collection `telemetry`. Lossy by design: what the capped stream dropped
-is gone, and an entry that cannot be read is skipped."""
+is gone, and an entry that cannot be read, or was not sealed by one of our processes, is skipped."""
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from shared.db.engine import DatabaseUnavailable
 from shared.faults import fault
 from shared.http.telemetry import STREAM, RequestRecord, decode_batch
 from shared.logging import logger
+from shared.messaging.seal import TELEMETRY_CHANNEL, Seals
 from shared.mongo import Document, MongoDatabase, milliseconds
 
 log = logger(__name__)
@@ -24,8 +26,18 @@ class TelemetryLoop:
 
     name = "auditor telemetry"
 
-    def __init__(self, database: MongoDatabase, redis_url: str, *, poll_seconds: float) -> None:
+    def __init__(
+        self,
+        database: MongoDatabase,
+        redis_url: str,
+        seals: Seals,
+        refused: Callable[[], None],
+        *,
+        poll_seconds: float,
+    ) -> None:
         self._database = database
+        self._seals = seals
+        self._refused = refused
         self._client: Any = redis.Redis.from_url(
             redis_url, socket_timeout=_SOCKET_SECONDS, socket_connect_timeout=_SOCKET_SECONDS
         )
@@ -47,7 +59,7 @@ class TelemetryLoop:
             entries = self._read(position)
             if not entries:
                 return 0
-            records = [document for id, fields in entries for document in _documents(id.decode(), fields)]
+            records = [document for id, fields in entries for document in self._documents(id.decode(), fields)]
             if records:
                 documents.insert_telemetry(self._database, records)
                 fault("telemetry.inserted")
@@ -56,6 +68,21 @@ class TelemetryLoop:
             fault("telemetry.positioned")
         self._client.xtrim(STREAM, minid=_after(last), approximate=False)
         return len(entries)
+
+    def _documents(self, entry_id: str, fields: dict[bytes, bytes]) -> list[Document]:
+        """Ids come from the stream's, so that an entry read twice is stored once, and order as the requests ended."""
+        batch, seal = fields.get(b"batch", b""), fields.get(b"seal", b"")
+        if not self._seals.is_true(TELEMETRY_CHANNEL, batch, seal.decode("ascii", "replace")):
+            self._refused()
+            return []
+        try:
+            records = decode_batch(batch)
+        except msgspec.DecodeError:
+            log.warning("telemetry entry skipped", entry=entry_id)
+            return []
+        moment, _, number = entry_id.partition("-")
+        prefix = f"{int(moment):015d}-{int(number):06d}"
+        return [{"_id": f"{prefix}-{index:04d}", **_fields(record)} for index, record in enumerate(records)]
 
     def _read(self, position: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
         found = self._client.xread({STREAM: position}, count=_ENTRIES_MAX)
@@ -75,18 +102,6 @@ def _is_nested(batches: list[Any]) -> bool:
 def _after(entry_id: str) -> str:
     moment, _, number = entry_id.partition("-")
     return f"{moment}-{int(number) + 1}"
-
-
-def _documents(entry_id: str, fields: dict[bytes, bytes]) -> list[Document]:
-    """Ids come from the stream's, so that an entry read twice is stored once, and order as the requests ended."""
-    try:
-        records = decode_batch(fields)
-    except (msgspec.DecodeError, KeyError):
-        log.warning("telemetry entry skipped", entry=entry_id)
-        return []
-    moment, _, number = entry_id.partition("-")
-    prefix = f"{int(moment):015d}-{int(number):06d}"
-    return [{"_id": f"{prefix}-{index:04d}", **_fields(record)} for index, record in enumerate(records)]
 
 
 def _fields(record: RequestRecord) -> Document:

@@ -36,6 +36,7 @@ from shared.http.route import EdgeRoute
 from shared.http.state import SCOPE_KEY, RequestState
 from shared.http.telemetry import TelemetryBuffer
 from shared.http.valkey import AsyncValkey
+from shared.messaging import seal
 from shared.settings import ServiceSettings
 
 EXEMPT = frozenset({"/health/live", "/health/ready", "/metrics"})
@@ -182,10 +183,12 @@ class _Process:
         self._services = services
         self._valkey = AsyncValkey(settings.redis_url)
         self.limiter = RateLimiter(self._valkey)
-        self.telemetry = TelemetryBuffer(self._valkey)
+        self.telemetry: TelemetryBuffer
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        # Only now: an application that is made for its document alone needs no keys.
+        self.telemetry = TelemetryBuffer(self._valkey, seal.load(self._settings))
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._valkey.close)
             # Services share the threads: one whose store hangs must leave some to the others.

@@ -1,12 +1,11 @@
 """Fields that are stored encrypted: AES-256-GCM under numbered keys.
 
 What is sealed is bound to its place (table, row and field) and to the number of its key: moved to another place, it no
-longer opens. The highest number seals; all open. Keys come from `BROKAGE_FIELD_KEYS` (`1:<base64>,2:<base64>`) or, without
-it, from the files `field-<number>.key` of the key directory, each 32 random bytes in base64.
+longer opens. The highest number seals; all open. Keys come from `BROKAGE_FIELD_KEYS` or, without it, from the files
+`field-<number>.key` of the key directory (shared/numbered_keys.py).
 """
 
 import base64
-import binascii
 import hashlib
 import hmac
 import secrets
@@ -20,16 +19,24 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from shared.files import write_once
+from shared.numbered_keys import KeysUnusable, NumberedKeys
 from shared.settings import ServiceSettings
 
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
-_FILE = "field-{}.key"
 
 
-class FieldKeysUnusable(Exception):
+class FieldKeysUnusable(KeysUnusable):
     """There are no keys for encrypted fields, or one of them is not 32 bytes in base64. Says where, never what."""
+
+
+_SOURCE = NumberedKeys(
+    purpose="field",
+    what="encrypted fields",
+    variable="BROKAGE_FIELD_KEYS",
+    made_by="`brokage pii rotate` makes the first",
+    unusable=FieldKeysUnusable,
+)
 
 
 class CannotOpen(Exception):
@@ -90,23 +97,11 @@ def load(settings: ServiceSettings) -> FieldKeys:
     Raises:
         FieldKeysUnusable: see there.
     """
-    if settings.field_keys is not None:
-        return FieldKeys(_from_text(settings.field_keys.get_secret_value()))
-    if settings.key_dir is None:
-        raise FieldKeysUnusable("encrypted fields need BROKAGE_FIELD_KEYS or BROKAGE_KEY_DIR")
-    return load_directory(Path(settings.key_dir))
+    return FieldKeys(_SOURCE.load(settings.field_keys, settings.key_dir))
 
 
 def load_directory(directory: Path) -> FieldKeys:
-    keys: dict[int, bytes] = {}
-    for path in directory.glob(_FILE.format("*")):
-        number = path.stem.removeprefix("field-")
-        keys |= {_number(number, path.name): _key(path.read_text(encoding="ascii", errors="replace"), path.name)}
-    if not keys:
-        raise FieldKeysUnusable(
-            f"no field-<number>.key in the key directory {directory}; `brokage pii rotate` makes the first"
-        )
-    return FieldKeys(keys)
+    return FieldKeys(_SOURCE.load_directory(directory))
 
 
 def rotate(directory: Path) -> int:
@@ -115,23 +110,12 @@ def rotate(directory: Path) -> int:
     Raises:
         FileExistsError: somebody else added that number meanwhile.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        number = load_directory(directory).current + 1
-    except FieldKeysUnusable:
-        if any(directory.glob(_FILE.format("*"))):
-            raise  # there are keys, and one cannot be read: not the moment to begin anew
-        number = 1
-    text = base64.b64encode(secrets.token_bytes(_KEY_BYTES)) + b"\n"
-    write_once(directory / _FILE.format(number), text, 0o600)
-    return number
+    return _SOURCE.rotate(directory)
 
 
 def ensure(directory: Path) -> int:
     """The number of the current key, made when there is none."""
-    if any(directory.glob(_FILE.format("*"))):
-        return load_directory(directory).current
-    return rotate(directory)
+    return _SOURCE.ensure(directory)
 
 
 def mask(text: str, *, shown: int = 4) -> str:
@@ -144,32 +128,3 @@ def _associated(place: Place, key_version: int) -> bytes:
     """Lengths go before the parts, so that no two places have the same bytes."""
     parts = ("brokage", place.table, str(place.row_id), place.field, str(key_version))
     return b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)
-
-
-def _from_text(text: str) -> dict[int, bytes]:
-    keys: dict[int, bytes] = {}
-    for position, entry in enumerate(filter(None, (part.strip() for part in text.split(","))), 1):
-        where = f"BROKAGE_FIELD_KEYS, entry {position}"
-        number, _, encoded = entry.partition(":")
-        if _number(number, where) in keys:
-            raise FieldKeysUnusable(f"{where}: a number that was there before")
-        keys[_number(number, where)] = _key(encoded, where)
-    if not keys:
-        raise FieldKeysUnusable("BROKAGE_FIELD_KEYS is empty")
-    return keys
-
-
-def _number(text: str, where: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 2**15):
-        raise FieldKeysUnusable(f"{where}: no key number from 1 to 32767")
-    return int(text)
-
-
-def _key(encoded: str, where: str) -> bytes:
-    try:
-        key = base64.b64decode(encoded.strip(), validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if len(key) != _KEY_BYTES:
-        raise FieldKeysUnusable(f"{where}: not {_KEY_BYTES} bytes in base64")
-    return key

@@ -28,6 +28,8 @@ class ServiceSettings(BaseSettings):
     key_dir: str | None = None
     # `1:<base64 of 32 bytes>,2:...`; without it the key directory has them (shared/encryption.py).
     field_keys: SecretStr | None = None
+    # Likewise, for the seals on what goes through the broker (shared/messaging/seal.py).
+    message_keys: SecretStr | None = None
 
     api_pool_size: int = 12
     worker_pool_size: int = 6

@@ -15,6 +15,7 @@ from infra.migrate import migrate_all
 from infra.servers import DATABASES, EmbeddedServers, PostgresServer
 from shared import encryption
 from shared.auth import keys
+from shared.messaging import seal
 
 # A password costs a microsecond here; what it costs in earnest is tested where it matters.
 CHEAP_PASSWORDS = {"BROKAGE_ARGON2_TIME_COST": "1", "BROKAGE_ARGON2_MEMORY_KIB": "64"}
@@ -82,6 +83,7 @@ def servers(servers_directory: Path) -> Iterator[Servers]:
         key_directory = Path(embedded.environment["BROKAGE_KEY_DIR"])
         keys.ensure(key_directory)
         encryption.ensure(key_directory)
+        seal.ensure(key_directory)
         servers = Servers(embedded, embedded.environment | CHEAP_PASSWORDS | {"BROKAGE_PROFILE": "test"})
         migrate_all(servers.env)
         servers.make_templates()

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -16,6 +17,8 @@ from psycopg.rows import dict_row
 from infra.faults.client import Client
 from infra.faults.people import People
 from infra.faults.system import System
+from shared.messaging import seal
+from shared.messaging.seal import Seals
 
 EVERYTHING = "everything"
 _CONNECT_SECONDS = 5.0
@@ -49,6 +52,10 @@ class World:
         url = f"{self.system.superuser_url(database)}&options=-c%20default_transaction_read_only%3Doff"
         with psycopg.connect(url, autocommit=True, row_factory=dict_row, application_name="faults") as connection:
             yield connection
+
+    def seals(self) -> Seals:
+        """Those of the system, for what only looks as if the broker had lost its way."""
+        return seal.load_directory(Path(self.system.environment["BROKAGE_KEY_DIR"]))
 
     def pause(self, seconds: float) -> None:
         """Wait, unless the run is ending."""

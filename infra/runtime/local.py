@@ -207,6 +207,10 @@ class LocalRun:
             from shared.encryption import ensure as ensure_field_key
 
             ensure_field_key(directory)
+        if "BROKAGE_MESSAGE_KEYS" not in self.environment and not any(directory.glob("message-*.key")):
+            from shared.messaging.seal import ensure as ensure_message_key
+
+            ensure_message_key(directory)
         audit = directory / "audit"
         if not any(audit.glob("*.pem")):
             from shared.auth.keys import ensure as ensure_audit_key

@@ -1,7 +1,7 @@
 """Request telemetry: lossy by design. A bounded buffer in the process, flushed in batches to a capped stream; drops
 are counted.
 
-Each entry of the stream has one field `batch`, a JSON array of `RequestRecord`.
+Each entry of the stream has the fields `batch`, a JSON array of `RequestRecord`, and `seal`.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import msgspec
 from prometheus_client import Counter
 
 from shared.http.valkey import AsyncValkey, Unavailable
+from shared.messaging.seal import TELEMETRY_CHANNEL, Seals
 
 STREAM = "telemetry"
 STREAM_BATCHES_MAX = 5_000
@@ -43,13 +44,13 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
 _DECODER = msgspec.json.Decoder(list[RequestRecord])
 
 
-def decode_batch(fields: dict[bytes, bytes]) -> list[RequestRecord]:
+def decode_batch(batch: bytes) -> list[RequestRecord]:
     """The records of one entry of the stream.
 
     Raises:
-        msgspec.DecodeError: the entry is not one of ours.
+        msgspec.DecodeError: it is of another release.
     """
-    return _DECODER.decode(fields[b"batch"])
+    return _DECODER.decode(batch)
 
 
 def kept_headers(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -63,8 +64,9 @@ def kept_headers(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
 class TelemetryBuffer:
     """Collects records and flushes them from a task of its own; a request never waits for it."""
 
-    def __init__(self, valkey: AsyncValkey) -> None:
+    def __init__(self, valkey: AsyncValkey, seals: Seals) -> None:
         self._valkey = valkey
+        self._seals = seals
         self._records: deque[RequestRecord] = deque()
 
     def add(self, record: RequestRecord) -> None:
@@ -86,9 +88,10 @@ class TelemetryBuffer:
     async def flush(self) -> None:
         while self._records:
             batch = [self._records.popleft() for _ in range(min(BATCH_MAX, len(self._records)))]
-            entry: Any = msgspec.json.encode(batch)
+            encoded = msgspec.json.encode(batch)
+            entry: list[Any] = ["batch", encoded, "seal", self._seals.seal(TELEMETRY_CHANNEL, encoded)]
             try:
-                await self._valkey.command("XADD", STREAM, "MAXLEN", "~", STREAM_BATCHES_MAX, "*", "batch", entry)
+                await self._valkey.command("XADD", STREAM, "MAXLEN", "~", STREAM_BATCHES_MAX, "*", *entry)
             except Unavailable:
                 # Not put back: during an outage the newest records are worth more than the oldest.
                 dropped.labels("stream_unavailable").inc(len(batch))

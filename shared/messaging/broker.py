@@ -2,12 +2,14 @@
 
 Postgres holds the truth (messaging.md), so dramatiq's own retries, delay queues and dead letters are not used. A consumer with
 nothing to do blocks on a small list instead of polling, so a message is picked up at once and an idle worker costs nothing.
+Whatever is taken from Valkey and acted upon is sealed; what is not is refused before dramatiq sees it.
 """
 
 import contextlib
 import uuid
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, TypeAlias
 
 import dramatiq
 import msgspec
@@ -16,8 +18,11 @@ from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
 from dramatiq.encoder import Encoder
 from dramatiq.errors import ConnectionClosed, DecodeError
 
+from shared.contracts.message import Message, decode_messages, encode_message, join_messages
+from shared.contracts.system import MessageRefused
 from shared.faults import fault
 from shared.messaging.delivery import Acknowledgement, Delivery, Outcome, decode_acknowledgements, decode_delivery
+from shared.messaging.seal import REPORT_CHANNEL, Seals, acknowledgement_channel, delivery_channel
 
 # A worker that stopped answering loses its messages after this; the relay's lease is the real bound.
 _HEARTBEAT_TIMEOUT_MS = 15_000
@@ -26,29 +31,71 @@ _BELL_SECONDS = 1.0
 _BELL_MAX = 64
 _ACKNOWLEDGEMENTS_MAX = 100_000
 _ACKNOWLEDGEMENTS_AT_ONCE = 1_000
+_REPORTS = "brokage:refusals"
+_REPORTS_AT_ONCE = 100
+
+DELIVERY, ACKNOWLEDGEMENT, REPORT = "delivery", "acknowledgement", "report"
 
 
-class _WireMessage(msgspec.Struct):
-    """dramatiq's message with the delivery left as it is: only the inbox decodes events."""
+class _SealedDelivery(msgspec.Struct, forbid_unknown_fields=True):
+    """The delivery left as it is: only the inbox decodes events."""
+
+    delivery: msgspec.Raw
+    seal: str
+
+
+class _Options(msgspec.Struct, forbid_unknown_fields=True):
+    """No others: `eta` would keep a place of the queue occupied for as long as it says."""
+
+    redis_message_id: str
+
+
+class _WireMessage(msgspec.Struct, forbid_unknown_fields=True):
+    """dramatiq's message, as our broker writes it and no other way."""
 
     queue_name: str
     actor_name: str
-    args: list[msgspec.Raw]
-    kwargs: dict[str, msgspec.Raw]
-    options: dict[str, Any]
+    args: tuple[()]
+    kwargs: _SealedDelivery
+    options: _Options
     message_id: str
     message_timestamp: int
 
 
+class _Id(msgspec.Struct):
+    redis_message_id: str
+
+
+class _Placed(msgspec.Struct):
+    """All that is read of what was refused: under which id it says that it lies there."""
+
+    options: _Id
+
+
+class _Sealed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Acknowledgements, or a report, in a list."""
+
+    said: msgspec.Raw
+    seal: str
+
+
+_wire_decoder = msgspec.json.Decoder(_WireMessage)
+_placed_decoder = msgspec.json.Decoder(_Placed)
+_sealed_decoder = msgspec.json.Decoder(_Sealed)
+_encoder = msgspec.json.Encoder()
+
+Refused: TypeAlias = Callable[[str, str], None]
+"""Told whose queue it was (a reader's, or a source's) and what kind of thing was refused."""
+
+
 class _RawEncoder(Encoder):
+    """Writes dramatiq's messages. They are read by their seal, in `DoorbellBroker.open`."""
+
     def encode(self, data: dict[str, Any]) -> bytes:
-        return msgspec.json.encode(data)
+        return _encoder.encode(data)
 
     def decode(self, data: bytes) -> dict[str, Any]:
-        try:
-            return msgspec.structs.asdict(msgspec.json.decode(data, type=_WireMessage))
-        except msgspec.DecodeError as error:
-            raise DecodeError("not a delivery", data, error) from None
+        raise DecodeError("read without its seal", data, NotImplementedError())
 
 
 class _BellConsumer(_RedisConsumer):
@@ -67,11 +114,9 @@ class _BellConsumer(_RedisConsumer):
                 data = self.message_cache.pop(0)
                 if data is None:
                     continue
-                try:
-                    message = dramatiq.Message.decode(data)
-                except DecodeError:
-                    # Not ours: nobody waits for it, and Postgres will send again what this may have been.
-                    self.logger.error("Dropped an undecodable message from queue %r.", self.queue_name)
+                message = self.broker.open(self.queue_name, data)
+                if message is None:
+                    self.broker.forget(self.queue_name, data)
                     continue
                 self.queued_message_ids.add(message.message_id)
                 return dramatiq.MessageProxy(message)
@@ -84,9 +129,9 @@ def _bell(namespace: str, queue_name: str) -> str:
 
 
 class DoorbellBroker(RedisBroker):
-    """A RedisBroker without middleware and delay queues, whose consumers block instead of polling."""
+    """A RedisBroker without middleware and delay queues, whose consumers block instead of polling and believe only seals."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, seals: Seals, refused: Refused) -> None:
         name = str(uuid.uuid4())
         super().__init__(  # type: ignore[no-untyped-call]
             # Its connections carry its name, so that others can tell whether the process still lives.
@@ -96,6 +141,8 @@ class DoorbellBroker(RedisBroker):
             maintenance_chance=_MAINTENANCE_CHANCE,
         )
         self.broker_id = name
+        self._seals = seals
+        self._refused = refused
 
     @property
     def consumer_class(self) -> type[_BellConsumer]:
@@ -116,6 +163,37 @@ class DoorbellBroker(RedisBroker):
             pipeline.ltrim(bell, 0, _BELL_MAX - 1)
             pipeline.execute()
         return result
+
+    def open(self, queue_name: str, data: bytes) -> "dramatiq.Message[Any] | None":
+        """The message, if one of our processes put it into this queue. What it is not is refused: nobody waits for it, and Postgres
+        will send again what it may have been."""
+        wire = self._true(queue_name, data)
+        if wire is None:
+            self._refused(queue_name, DELIVERY)
+            return None
+        return dramatiq.Message(
+            queue_name=queue_name,
+            actor_name=wire.actor_name,
+            args=(),
+            kwargs={"delivery": bytes(wire.kwargs.delivery)},
+            options={"redis_message_id": wire.options.redis_message_id},
+            message_id=wire.message_id,
+            message_timestamp=wire.message_timestamp,
+        )
+
+    def _true(self, queue_name: str, data: bytes) -> _WireMessage | None:
+        try:
+            wire = _wire_decoder.decode(data)
+        except msgspec.DecodeError:
+            return None
+        for_us = wire.queue_name == queue_name and wire.actor_name == _actor(queue_name)
+        delivery, seal = bytes(wire.kwargs.delivery), wire.kwargs.seal
+        return wire if for_us and self._seals.is_true(delivery_channel(queue_name), delivery, seal) else None
+
+    def forget(self, queue_name: str, data: bytes) -> None:
+        """Let the broker drop what was refused, as far as that says where it is."""
+        with contextlib.suppress(msgspec.DecodeError):
+            self.do_ack(queue_name, _placed_decoder.decode(data).options.redis_message_id)
 
     def take_from_the_dead(self, queue_name: str) -> list[bytes]:
         """Messages of a queue that were fetched by processes which have ended. They do not come back to the queue as copies.
@@ -146,9 +224,11 @@ class DoorbellBroker(RedisBroker):
 class Broker:
     """What relays and workers need of the broker. May lose everything at any moment."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, seals: Seals, refused: Refused) -> None:
         dramatiq.set_encoder(_RawEncoder())
-        self.dramatiq = DoorbellBroker(url)
+        self.dramatiq = DoorbellBroker(url, seals, refused)
+        self._seals = seals
+        self._refused = refused
         self._client: redis.Redis = redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=2)
 
     def close(self) -> None:
@@ -158,12 +238,14 @@ class Broker:
 
     def publish(self, destination: str, delivery: Delivery) -> None:
         """Put one delivery into its consumer's queue. Raises redis.RedisError when the broker does not take it."""
+        body = _encoder.encode(delivery)
+        seal = self._seals.seal(delivery_channel(destination), body)
         self.dramatiq.enqueue(
             dramatiq.Message(
                 queue_name=destination,
-                actor_name=f"{destination}.receive",
+                actor_name=_actor(destination),
                 args=(),
-                kwargs={"delivery": delivery},
+                kwargs={"delivery": msgspec.Raw(body), "seal": seal},
                 options={},
             )
         )
@@ -176,20 +258,23 @@ class Broker:
     def declare_consumer(self, name: str, receive: Callable[[bytes], None], priority: int) -> None:
         """Call `receive` with each raw delivery in the queue `name`; it must not raise. The lowest `priority` goes first."""
 
-        def act(delivery: msgspec.Raw) -> None:
-            receive(bytes(delivery))
+        def act(delivery: bytes) -> None:
+            receive(delivery)
 
         self.dramatiq.declare_actor(
             dramatiq.Actor(
-                act, broker=self.dramatiq, actor_name=f"{name}.receive", queue_name=name, priority=priority, options={}
+                act, broker=self.dramatiq, actor_name=_actor(name), queue_name=name, priority=priority, options={}
             )
         )
 
     def acknowledge(self, source: str, acknowledgements: list[Acknowledgement]) -> None:
         """Tell the source's relay. Lost ones cost a repeated delivery, nothing else."""
-        key = _acknowledgements(source)
+        self._say(_acknowledgements(source), acknowledgement_channel(source), _encoder.encode(acknowledgements))
+
+    def _say(self, key: str, channel: str, said: bytes) -> None:
+        sealed = _Sealed(msgspec.Raw(said), self._seals.seal(channel, said))
         with self._client.pipeline(transaction=False) as pipeline:
-            pipeline.rpush(key, msgspec.json.encode(acknowledgements))
+            pipeline.rpush(key, _encoder.encode(sealed))
             pipeline.ltrim(key, -_ACKNOWLEDGEMENTS_MAX, -1)
             pipeline.execute()
 
@@ -197,12 +282,19 @@ class Broker:
         """Tell the sources what processes had in hand of a queue when they ended, so that nobody waits for its lease; how many
         deliveries. Who only seems to have ended costs a repeated delivery, nothing else. Raises redis.RedisError.
         """
-        lost = list(_deliveries(self.dramatiq.take_from_the_dead(destination)))
+        lost = list(self._deliveries(destination, self.dramatiq.take_from_the_dead(destination)))
         for delivery in lost:
             batches = [Acknowledgement(batch.id, Outcome.LOST, batch.deliveries) for batch in delivery.batches]
             self.acknowledge(delivery.source, batches)
             fault("lost.told")
         return len(lost)
+
+    def _deliveries(self, destination: str, messages: list[bytes]) -> Iterator[Delivery]:
+        for data in messages:
+            # What is none was in work when the process ended; nobody waits for it.
+            if message := self.dramatiq.open(destination, data):
+                with contextlib.suppress(msgspec.DecodeError):
+                    yield decode_delivery(message.kwargs["delivery"])
 
     def take_acknowledgements(self, source: str, wait_seconds: float) -> list[Acknowledgement]:
         """What consumers have acknowledged to `source`; waits up to `wait_seconds` for the first."""
@@ -211,21 +303,44 @@ class Broker:
         if first is None:
             return []
         more: Any = self._client.lpop(key, _ACKNOWLEDGEMENTS_AT_ONCE) or []
-        return [ack for data in (first[1], *more) for ack in _decode_acknowledgements(data)]
+        channel, refuse = acknowledgement_channel(source), partial(self._refused, source, ACKNOWLEDGEMENT)
+        said = self._true(channel, (first[1], *more), refuse)
+        return [acknowledgement for each in said for acknowledgement in _decode_acknowledgements(each)]
+
+    def report(self, refused: Message[MessageRefused]) -> None:
+        """Tell the auditor what was refused where nobody can put it on record. Raises redis.RedisError."""
+        self._say(_REPORTS, REPORT_CHANNEL, encode_message(refused))
+
+    def take_reports(self) -> list[Message[Any]]:
+        """What was reported, a bounded number; for the auditor alone."""
+        taken: Any = self._client.lpop(_REPORTS, _REPORTS_AT_ONCE) or []
+        said = self._true(REPORT_CHANNEL, taken, partial(self._refused, "auditor", REPORT))
+        return decode_messages(join_messages(said))
+
+    def _true(self, channel: str, taken: Iterable[bytes], refuse: Callable[[], None]) -> Iterator[bytes]:
+        """What of this was said by our processes on `channel`."""
+        for data in taken:
+            try:
+                sealed = _sealed_decoder.decode(data)
+                said = bytes(sealed.said)
+                true = self._seals.is_true(channel, said, sealed.seal)
+            except msgspec.DecodeError:
+                true = False
+            if true:
+                yield said
+            else:
+                refuse()
 
 
 def _decode_acknowledgements(data: bytes) -> list[Acknowledgement]:
     try:
         return decode_acknowledgements(data)
     except msgspec.DecodeError:
-        return []
+        return []  # of a release that says more; their batches come again by their leases
 
 
-def _deliveries(messages: list[bytes]) -> Iterator[Delivery]:
-    for data in messages:
-        # What is none was in work when the process ended; nobody waits for it.
-        with contextlib.suppress(DecodeError, msgspec.DecodeError):
-            yield decode_delivery(bytes(dramatiq.Message.decode(data).kwargs["delivery"]))
+def _actor(queue_name: str) -> str:
+    return f"{queue_name}.receive"
 
 
 def _acknowledgements(source: str) -> str:

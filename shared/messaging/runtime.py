@@ -16,11 +16,13 @@ import structlog
 from shared.db.engine import Database
 from shared.faults import fault, install_from_environment
 from shared.logging import describe
+from shared.messaging import seal
 from shared.messaging.broker import Broker
 from shared.messaging.delivery import Acknowledgement, Delivery, decode_delivery
 from shared.messaging.inbox import Inbox, InboxStore, Unavailable
 from shared.messaging.outbox import PostgresOutbox
 from shared.messaging.postgres_inbox import Handler, PostgresInboxStore
+from shared.messaging.refusals import Record, Refusals, message_of, record_in_outbox
 from shared.messaging.relay import Relay
 from shared.messaging.right_of_way import RightOfWay
 from shared.settings import ServiceSettings
@@ -28,6 +30,7 @@ from shared.settings import ServiceSettings
 log = structlog.get_logger(__name__)
 _PATIENCE_SECONDS_MAX = 5.0
 _PAUSE_SECONDS_MAX = 4.0
+_TELLING_SECONDS_MAX = 2.0
 
 
 class Consumer(Protocol):
@@ -37,13 +40,20 @@ class Consumer(Protocol):
 
     def receive(self, delivery: Delivery) -> list[Acknowledgement]: ...
 
+    @property
+    def record(self) -> Record | None: ...
+
     def close(self) -> None: ...
 
 
 class StoreConsumer:
-    """A consumer over any inbox store; `close` closes what it works on."""
+    """A consumer over any inbox store; `close` closes what it works on. `record` puts on record what was refused; without it the
+    auditor is told through the broker."""
 
-    def __init__(self, store: InboxStore, settings: ServiceSettings, close: Callable[[], None]) -> None:
+    def __init__(
+        self, store: InboxStore, settings: ServiceSettings, close: Callable[[], None], record: Record | None = None
+    ) -> None:
+        self.record = record
         self._inbox = Inbox(
             store,
             attempts_max=settings.event_attempts_max,
@@ -65,7 +75,8 @@ class StoreConsumer:
 def postgres_consumer(name: str, url: str, settings: ServiceSettings, handler: Handler) -> StoreConsumer:
     """The consumer of a service on Postgres: its queue has its name, `handler` gets each batch in an open unit of work."""
     database = Database(url, name=f"{name} worker", pool_size=settings.worker_pool_size, handler_limits=True)
-    return StoreConsumer(PostgresInboxStore(database, consumer=name, handler=handler), settings, database.close)
+    store = PostgresInboxStore(database, consumer=name, handler=handler)
+    return StoreConsumer(store, settings, database.close, record_in_outbox(database))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +125,19 @@ class Timer:
 def outbox_relay(name: str, database: Database, settings: ServiceSettings) -> list[Loop]:
     """The relay of a Postgres service's outbox, and the timer that forgets what is old."""
     store = PostgresOutbox(database, lease_seconds=settings.relay_lease_seconds, events_max=settings.claim_events_max)
+    refusals = Refusals(name)
+    refusals.tell(name, record_in_outbox(database))
     relay = Relay(
         name,
         store,
-        Broker(settings.queue_url),
+        Broker(settings.queue_url, seal.load(settings), refusals.note),
         listen_url=database.url,
         sweep_seconds=settings.relay_sweep_seconds,
         linger_seconds=settings.relay_linger_seconds,
     )
     return [
         relay,
+        refusals,
         Timer(f"{name} retention", 60.0, lambda: forget(database, settings)),
         Timer(
             f"{name} parked batches",
@@ -171,12 +185,14 @@ def run_workers(
     install_from_environment()
     dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = 1.0
     dramatiq.worker.POST_PROCESS_MESSAGE_RETRY_DELAY_SECS = 1
-    broker = Broker(settings.queue_url)
+    refusals = Refusals("worker")
+    broker = Broker(settings.queue_url, seal.load(settings), refusals.note)
     right_of_way = RightOfWay(min(_PATIENCE_SECONDS_MAX, settings.relay_lease_seconds / 3))
     consumers = []
     for worker in workers:
         consumer = worker.start()
         consumers.append(consumer)
+        refusals.tell(worker.name, consumer.record or (lambda refused: broker.report(message_of(refused))))
         turn = right_of_way.behind if worker.background else right_of_way.ahead
         broker.declare_consumer(worker.name, _receiver(broker, consumer, turn), priority=int(worker.background))
     dramatiq_worker = dramatiq.Worker(
@@ -184,9 +200,12 @@ def run_workers(
     )
     _tell_what_was_lost(broker, [worker.name for worker in workers])
     dramatiq_worker.start()
+    telling = threading.Thread(target=refusals.run, args=(stop,), name=refusals.name, daemon=True)
+    telling.start()
     on_ready()
     stop.wait()
     dramatiq_worker.stop(timeout=10_000)
+    telling.join(_TELLING_SECONDS_MAX)
     for consumer in consumers:
         consumer.close()
     broker.close()

@@ -218,7 +218,7 @@ LAYOUT = {
 }  # fmt: skip
 OWN_ROOMS = {
     "asset_service": {"book", "fold", "ledger", "reservations", "settlement"},
-    "auditor": {"archive", "chain", "checkpoints", "export", "keeping", "records", "telemetry", "writer"},
+    "auditor": {"archive", "chain", "checkpoints", "export", "keeping", "records", "refusals", "telemetry", "writer"},
     "customer_service": {"passwords", "personal", "sign_in_limit"},
     "notifier": {"channels", "sender", "templates"},
     "order_service": {"archive_repository", "group_commit", "instruments", "running_keys", "waiting"},

@@ -16,6 +16,8 @@ SHORT = {
     "close valkey connections",
     "duplicate messages",
     "delete messages",
+    "forged delivery",
+    "forged acknowledgements",
     "drop commit acknowledgements",
     "terminate all connections",
     "reset mongo links",

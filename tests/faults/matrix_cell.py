@@ -29,6 +29,7 @@ from infra.servers import EmbeddedServers
 from infra.servers.ports import free_port
 from shared.faults import InjectedFault
 from shared.http.idempotency import IdempotencyKeyInUse
+from shared.messaging import seal
 from tests.faults.matrix_points import Boundary, Kind, durable
 from tests.faults.matrix_stories import STORIES, Facts, Story, found_customers, open_the_market, outcome, tell
 from tests.faults.matrix_system import LEASE_SECONDS, Act, Death, System, short_times
@@ -171,6 +172,7 @@ class Matrix:
         self._stack.callback(shutil.rmtree, directory, ignore_errors=True)
         directory.chmod(0o711)
         servers = self._stack.enter_context(EmbeddedServers(directory, environ={}))
+        seal.ensure(Path(servers.environment["BROKAGE_KEY_DIR"]))
         migrate_all(servers.environment)
         controller = Controller(self.mailbox, hostname="127.0.0.1", port=free_port())
         controller.start()

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -33,6 +34,7 @@ from shared.faults import inject
 from shared.http.idempotency import IdempotentCall, KeyScope, Replay
 from shared.http.telemetry import STREAM, RequestRecord
 from shared.ids import ROOT_ORGANIZATION_ID, new_id
+from shared.messaging import seal
 from shared.messaging.dead_letters import PostgresDeadLetters
 from shared.mongo import MongoDatabase
 from tests.faults.matrix_system import Death, Machine, System, die_with
@@ -409,7 +411,9 @@ def leave_telemetry(system: System, facts: Facts) -> None:
         headers={},
     )
     client = redis.Redis.from_url(system.environment["BROKAGE_REDIS_URL"])
-    client.xadd(STREAM, {"batch": msgspec.json.encode([record])})
+    batch = msgspec.json.encode([record])
+    seals = seal.load_directory(Path(system.environment["BROKAGE_KEY_DIR"]))
+    client.xadd(STREAM, {"batch": batch, "seal": seals.seal(seal.TELEMETRY_CHANNEL, batch)})
     client.close()
 
 

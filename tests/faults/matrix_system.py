@@ -13,6 +13,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -27,12 +28,13 @@ from shared.http import idempotency
 from shared.http.idempotency import IdempotencyKeyInUse, IdempotencyMarks
 from shared.http.valkey import Valkey
 from shared.messaging import broker as broker_module
-from shared.messaging import outbox, runtime
+from shared.messaging import outbox, runtime, seal
 from shared.messaging.broker import Broker
 from shared.messaging.delivery import Acknowledgement, Delivery, decode_delivery
 from shared.messaging.relay import Relay
 from shared.mongo import MongoDatabase
 from shared.testing.pump import READERS, SOURCES
+from shared.testing.seals import refuse_to_refuse
 
 LEASE_SECONDS = 0.15
 STOPPED_SECONDS = 0.3
@@ -122,9 +124,14 @@ class OneTurn(threading.Event):
         return self._asked[how] > 1
 
 
+def real_broker(environment: Mapping[str, str]) -> Broker:
+    seals = seal.load_directory(Path(environment["BROKAGE_KEY_DIR"]))
+    return Broker(environment["BROKAGE_BROKER_URL"], seals, refuse_to_refuse)
+
+
 def die_with(environment: Mapping[str, str], reader: str, data: bytes) -> None:
     """A worker process fetches a delivery from the real broker and ends."""
-    dead = Broker(environment["BROKAGE_BROKER_URL"])
+    dead = real_broker(environment)
     dead.publish(reader, decode_delivery(data))
     assert len(dead.dramatiq.do_fetch(reader, 1)) == 1  # type: ignore[attr-defined]
     name = dead.dramatiq.broker_id
@@ -141,7 +148,7 @@ class Machine:
         self._opened: list[Any] = []
         with ExitStack() as stack:
             stack.enter_context(mock.patch.dict(os.environ, environment))
-            stack.enter_context(mock.patch.object(runtime, "Broker", lambda url: broker))
+            stack.enter_context(mock.patch.object(runtime, "Broker", lambda *_: broker))
             for kind in (Database, MongoDatabase):
                 stack.enter_context(mock.patch.object(kind, "__init__", self._noting(kind.__init__)))
             consumers = {name: started("worker", name) for name in READERS}
@@ -181,7 +188,7 @@ class Machine:
 
     def start_worker(self, reader: str) -> None:
         """What a worker process does before its first delivery, on the real broker; what it tells goes another way."""
-        broker = Broker(self.environment["BROKAGE_BROKER_URL"])
+        broker = real_broker(self.environment)
         try:
             with mock.patch.object(broker, "acknowledge", self._broker.acknowledge):
                 runtime._tell_what_was_lost(broker, [reader])

@@ -21,6 +21,7 @@ from shared.app import create_app
 from shared.auth import keys, tokens
 from shared.auth.permissions import Role
 from shared.ids import new_id
+from shared.messaging import seal
 from shared.testing.pump import Pump
 from shared.testing.servers import LocalMongo
 
@@ -107,6 +108,7 @@ def open_world(servers: Any, directory: Path) -> Iterator[World]:
     """A world on fresh databases of `servers`, with its keys and documents in `directory`."""
     keys.ensure(directory / "keys")
     encryption.ensure(directory / "keys")
+    seal.ensure(directory / "keys")
     mongo = LocalMongo(directory / "mongo.sqlite")
     environment = dict(servers.env) | {
         "BROKAGE_KEY_DIR": str(directory / "keys"),

@@ -1,7 +1,8 @@
-"""Messages in the broker repeated, reordered, deleted, sent again late, and poisoned.
+"""Messages in the broker repeated, reordered, deleted, sent again late, poisoned, and forged.
 
 The worker is stopped meanwhile, so that there are unread ones; the effect is how many there were, and of poison that it was taken
-and, if it could be read, parked.
+and, if it could be read, parked. All have the system's own seals, as what a broker does to messages leaves them theirs; but for
+forgeries, which are taken and have no effect.
 """
 
 from __future__ import annotations
@@ -13,19 +14,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import psycopg
 import redis
 
 from infra.faults.kinds.processes import stopped
 from infra.faults.system import NotInTime, wait_until
+from infra.faults.wire import copy_of, wire_message
 from infra.faults.world import Kind, World, kind
 from infra.services import SERVICES
 from shared.ids import new_id
+from shared.messaging.seal import Seals
 
 _UNREAD_SECONDS = 4.0
 _TAKEN_SECONDS = 20.0
 _PARKED_SECONDS = 30.0
 _LATER_SECONDS = 6.0
+READERS = tuple(service for service in SERVICES if service != "customer_service")
+"""Who has a queue that somebody reads."""
 _POSTGRES_READERS = {
     "order_service": "brokage_orders",
     "asset_service": "brokage_assets",
@@ -66,18 +72,11 @@ def _worker_stopped(world: World, enough: Callable[[Unread], bool]) -> Iterator[
         yield valkey, found
 
 
-def _copy(data: bytes) -> tuple[str, bytes]:
-    """The same delivery as another message."""
-    message, id = json.loads(data), new_id()
-    message["message_id"], message["options"]["redis_message_id"] = new_id(), id
-    return id, json.dumps(message).encode()
-
-
 def _duplicate(world: World, chosen: random.Random) -> str | None:
     with _worker_stopped(world, lambda found: len(found) >= 2) as (valkey, found):
         for queue, _, data in found:
             for _ in range(2):
-                _put(valkey, queue, *_copy(data))
+                _put(valkey, queue, *copy_of(data))
     return f"{len(found)} messages three times" if found else None
 
 
@@ -108,7 +107,7 @@ def _delete(world: World, chosen: random.Random) -> str | None:
 def _again_later(world: World, chosen: random.Random) -> str | None:
     """A copy of what is read now comes when newer messages have had their effect."""
     with _worker_stopped(world, bool) as (_, found):
-        kept = [(queue, *_copy(data)) for queue, _, data in found]
+        kept = [(queue, *copy_of(data)) for queue, _, data in found]
     world.pause(_LATER_SECONDS)
     with world.valkey() as valkey:
         for queue, id, data in kept:
@@ -129,26 +128,12 @@ def _wait_taken(valkey: redis.Redis, messages: list[tuple[str, str]]) -> int:
     return gone
 
 
-def _wire(queue: str, delivery: Any, actor: str | None = None) -> tuple[str, bytes]:
-    id = new_id()
-    message = {
-        "queue_name": queue,
-        "actor_name": actor or f"{queue}.receive",
-        "args": [],
-        "kwargs": {"delivery": delivery},
-        "options": {"redis_message_id": id},
-        "message_id": new_id(),
-        "message_timestamp": int(time.time() * 1000),
-    }
-    return id, json.dumps(message).encode()
-
-
-def _unreadable(make: Callable[[str], tuple[str, bytes]]) -> Callable[[World, random.Random], str | None]:
+def _unreadable(make: Callable[[World, str], tuple[str, bytes]]) -> Callable[[World, random.Random], str | None]:
     """Poison that is no delivery: it is taken, dropped, and harms nobody."""
 
     def inject(world: World, chosen: random.Random) -> str | None:
-        queue = chosen.choice(SERVICES)
-        id, data = make(queue)
+        queue = chosen.choice(READERS)
+        id, data = make(world, queue)
         with world.valkey() as valkey:
             _put(valkey, queue, id, data)
             taken = _wait_taken(valkey, [(queue, id)])
@@ -157,12 +142,20 @@ def _unreadable(make: Callable[[str], tuple[str, bytes]]) -> Callable[[World, ra
     return inject
 
 
-def _not_json(queue: str) -> tuple[str, bytes]:
+def _not_json(world: World, queue: str) -> tuple[str, bytes]:
     return new_id(), b'\x00\xff{"queue_name": '
 
 
-def _huge(queue: str) -> tuple[str, bytes]:
+def _huge(world: World, queue: str) -> tuple[str, bytes]:
     return new_id(), b'{"filler": "' + b"x" * 5_000_000 + b'"}'
+
+
+def _no_delivery(world: World, queue: str) -> tuple[str, bytes]:
+    return wire_message(queue, b'{"lane": "one"}', world.seals())
+
+
+def _for_nobody(world: World, queue: str) -> tuple[str, bytes]:
+    return wire_message(queue, b"{}", world.seals(), actor_name="nobody.receive")
 
 
 def _event(**changes: Any) -> dict[str, Any]:
@@ -185,6 +178,37 @@ def _event(**changes: Any) -> dict[str, Any]:
     }
 
 
+def _delivery_of(batch_id: str, event: dict[str, Any]) -> bytes:
+    batch = {"id": batch_id, "deliveries": 1, "events": [event]}
+    return msgspec.json.encode({"source": "faults", "lane": 0, "batches": [batch]})
+
+
+def _forge_delivery(world: World, chosen: random.Random) -> str | None:
+    """A delivery of somebody without our key. Were it believed, its reader had a receipt, and perhaps a dead letter, of what
+    nobody has sent: unlike those of poison, they are not among those that the run excuses."""
+    queue = chosen.choice(READERS)
+    stranger = chosen.choice([None, Seals({1: chosen.randbytes(32)})])
+    id, data = wire_message(queue, _delivery_of(new_id(), _event()), stranger)
+    with world.valkey() as valkey:
+        _put(valkey, queue, id, data)
+        taken = _wait_taken(valkey, [(queue, id)])
+    return f"taken from {queue}, and refused" if taken else None
+
+
+def _forge_acknowledgements(world: World, chosen: random.Random) -> str | None:
+    """Deliveries taken away and acknowledged in their reader's name. Were that believed, nobody would send them again: their reader
+    had acknowledged what it has not processed."""
+    with _worker_stopped(world, bool) as (valkey, found):
+        for queue, id, data in found:
+            valkey.lrem(_queue(queue), 0, id)  # type: ignore[arg-type]
+            valkey.hdel(f"{_queue(queue)}.msgs", id)
+            delivery = json.loads(data)["kwargs"]["delivery"]
+            acknowledgements = [{"batch_id": batch["id"]} for batch in delivery["batches"]]
+            sealed = {"said": acknowledgements, "seal": chosen.randbytes(32).hex()}
+            valkey.rpush(f"brokage:{delivery['source']}.acks", json.dumps(sealed))
+    return f"{len(found)} deliveries taken away and acknowledged" if found else None
+
+
 def _poison(changes: dict[str, Any]) -> Callable[[World, random.Random], str | None]:
     """A delivery whose one event cannot be handled: it is parked, where a person sees it, and nothing else waits for it."""
 
@@ -192,13 +216,8 @@ def _poison(changes: dict[str, Any]) -> Callable[[World, random.Random], str | N
         queue = chosen.choice(list(_POSTGRES_READERS))
         event, batch_id = _event(**changes), new_id()
         world.forged |= {batch_id, event["event_id"]}
-        delivery = {
-            "source": "faults",
-            "lane": 0,
-            "batches": [{"id": batch_id, "deliveries": 1, "events": [event]}],
-        }
         with world.valkey() as valkey:
-            _put(valkey, queue, *_wire(queue, delivery))
+            _put(valkey, queue, *wire_message(queue, _delivery_of(batch_id, event), world.seals()))
 
         def parked() -> bool:
             try:
@@ -225,10 +244,12 @@ KINDS: tuple[Kind, ...] = (
     kind("shuffle messages", "worker", "valkey", weight=3)(_shuffle),
     kind("delete messages", "worker", "valkey", weight=3)(_delete),
     kind("old messages again", "worker", "valkey", weight=2)(_again_later),
+    kind("forged delivery", "worker", "valkey", weight=2)(_forge_delivery),
+    kind("forged acknowledgements", "worker", "valkey", weight=2)(_forge_acknowledgements),
     kind("message that is no JSON", "worker", "valkey")(_unreadable(_not_json)),
     kind("message of 5 MB", "worker", "valkey")(_unreadable(_huge)),
-    kind("message without a delivery", "worker", "valkey")(_unreadable(lambda queue: _wire(queue, {"lane": "one"}))),
-    kind("message for nobody", "worker", "valkey")(_unreadable(lambda queue: _wire(queue, {}, actor="nobody.receive"))),
+    kind("message without a delivery", "worker", "valkey")(_unreadable(_no_delivery)),
+    kind("message for nobody", "worker", "valkey")(_unreadable(_for_nobody)),
     kind("event of unknown type", "worker", "valkey")(_poison({"type": "NeverHeardOf"})),
     kind("event of unknown version", "worker", "valkey")(_poison({"version": 99})),
     kind("event without its fields", "worker", "valkey")(_poison({})),

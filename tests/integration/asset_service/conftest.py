@@ -24,6 +24,7 @@ from shared.contracts.customers import CustomerDeactivated, CustomerRegistered, 
 from shared.contracts.message import Message
 from shared.db import Database
 from shared.ids import ROOT_ORGANIZATION_ID, new_id
+from shared.messaging import seal
 
 _customer_ids = count(int.from_bytes(secrets.token_bytes(4)) * 10_000 + 1)
 
@@ -129,6 +130,7 @@ class Api:
 def api(servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     directory = tmp_path_factory.mktemp("keys")
     keys.ensure(directory)
+    seal.ensure(directory)
     url = servers.env["BROKAGE_ASSETS_DATABASE_URL"]
     with pytest.MonkeyPatch.context() as patch:
         for name, value in servers.env.items():

@@ -17,6 +17,7 @@ from auditor.writer import ChainWriter
 from shared.auth import keys, tokens
 from shared.contracts.message import Message
 from shared.contracts.orders import OrderConfirmed
+from shared.messaging import seal
 from shared.mongo import MongoDatabase
 from shared.testing.messages import create_order_event
 from shared.testing.servers import LocalMongo, LocalValkey
@@ -99,6 +100,7 @@ class Api:
 def api(mongo: LocalMongo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     directory = tmp_path_factory.mktemp("keys")
     keys.ensure(directory)
+    seal.ensure(directory)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BROKAGE_MONGO_URL", mongo.url)
         patch.setenv("BROKAGE_REDIS_URL", "redis://127.0.0.1:1/0")

@@ -21,6 +21,7 @@ from shared.contracts.message import Actor
 from shared.contracts.orders import OrderCanceled, OrderConfirmed
 from shared.contracts.system import AdminActed
 from shared.db.page import encode_cursor
+from shared.messaging import seal
 from shared.testing.messages import create_customer_event, create_message, create_order_event
 
 AUDITOR, ADMIN, CUSTOMER, BROKER = 901, 902, 903, 904
@@ -213,6 +214,7 @@ def test_it_is_ready_when_its_store_answers(api: Any) -> None:
 def test_without_its_store_it_starts_and_answers_503(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that serves all services must not be kept from its start by this one."""
     keys.ensure(tmp_path)
+    seal.ensure(tmp_path)
     monkeypatch.setenv("BROKAGE_MONGO_URL", "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=100")
     monkeypatch.setenv("BROKAGE_REDIS_URL", "redis://127.0.0.1:1/0")
     monkeypatch.setenv("BROKAGE_KEY_DIR", str(tmp_path))

@@ -12,7 +12,9 @@ import redis
 from auditor.documents import TELEMETRY
 from auditor.telemetry import TelemetryLoop
 from shared.http.telemetry import STREAM, RequestRecord
+from shared.messaging.seal import TELEMETRY_CHANNEL, Seals
 from shared.mongo import MongoDatabase
+from shared.testing.seals import SEALS, STRANGER
 from shared.testing.servers import LocalValkey
 
 
@@ -25,8 +27,18 @@ def client(valkey: LocalValkey) -> Any:
 
 
 @pytest.fixture
-def loop(database: MongoDatabase, valkey: LocalValkey) -> TelemetryLoop:
-    return TelemetryLoop(database, valkey.url, poll_seconds=0.01)
+def refused() -> list[int]:
+    """As long as entries were refused."""
+    return []
+
+
+@pytest.fixture
+def loop(database: MongoDatabase, valkey: LocalValkey, refused: list[int]) -> TelemetryLoop:
+    return TelemetryLoop(database, valkey.url, SEALS, lambda: refused.append(1), poll_seconds=0.01)
+
+
+def add(client: Any, batch: bytes, seals: Seals = SEALS) -> None:
+    client.xadd(STREAM, {"batch": batch, "seal": seals.seal(TELEMETRY_CHANNEL, batch)})
 
 
 def put(client: Any, count: int) -> list[str]:
@@ -43,7 +55,7 @@ def put(client: Any, count: int) -> list[str]:
         )
         for _ in range(count)
     ]
-    client.xadd(STREAM, {"batch": msgspec.json.encode(records)})
+    add(client, msgspec.json.encode(records))
     return [record.correlation_id for record in records]
 
 
@@ -70,18 +82,33 @@ class TestMove:
         expected = put(client, 3)
         loop.move()
         database["telemetry_positions"].delete_many({})
-        client.xadd(STREAM, {"batch": b"[]"})
+        add(client, b"[]")
         loop.move()
         assert stored(database) == expected
 
     def test_an_entry_that_cannot_be_read_is_skipped(
         self, client: Any, loop: TelemetryLoop, database: MongoDatabase
     ) -> None:
-        client.xadd(STREAM, {"batch": b"nonsense"})
-        client.xadd(STREAM, {"other": b"field"})
+        add(client, b"nonsense")
         expected = put(client, 1)
         loop.move()
         assert stored(database) == expected
+
+    def test_an_entry_that_none_of_ours_has_sealed_is_refused(
+        self, client: Any, loop: TelemetryLoop, database: MongoDatabase, refused: list[int]
+    ) -> None:
+        put(client, 1)
+        [(_, true)] = client.xrange(STREAM)
+        client.delete(STREAM)
+        client.xadd(STREAM, {"batch": true[b"batch"]})
+        client.xadd(STREAM, {"batch": true[b"batch"] + b" ", "seal": true[b"seal"]})
+        client.xadd(STREAM, {"batch": true[b"batch"], "seal": b"\xff"})
+        client.xadd(STREAM, {"other": b"field"})
+        add(client, true[b"batch"], STRANGER)
+        expected = put(client, 1)
+        loop.move()
+        assert stored(database) == expected
+        assert len(refused) == 5
 
     def test_a_flushed_valkey_goes_on(self, client: Any, loop: TelemetryLoop, database: MongoDatabase) -> None:
         expected = put(client, 1)
@@ -96,7 +123,7 @@ class TestMove:
 
 
 def test_the_loop_outlives_valkey_being_away(database: MongoDatabase) -> None:
-    loop = TelemetryLoop(database, "redis://127.0.0.1:1/0", poll_seconds=0.01)
+    loop = TelemetryLoop(database, "redis://127.0.0.1:1/0", SEALS, lambda: None, poll_seconds=0.01)
     stop = threading.Event()
     thread = threading.Thread(target=loop.run, args=(stop,))
     thread.start()

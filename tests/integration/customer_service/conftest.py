@@ -18,6 +18,7 @@ from customer_service.service.customers import Registration
 from shared import encryption
 from shared.auth import keys
 from shared.auth.permissions import Role
+from shared.messaging import seal
 
 PASSWORD = "correct horse"
 
@@ -82,6 +83,7 @@ def api(servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]
     directory = tmp_path_factory.mktemp("keys")
     keys.ensure(directory)
     encryption.ensure(directory)
+    seal.ensure(directory)
     with ExitStack() as stack:
         # Settings are read once, when the process starts; nothing is left in the environment for other tests.
         with pytest.MonkeyPatch.context() as patch:

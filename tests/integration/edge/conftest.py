@@ -27,6 +27,7 @@ from shared.http.fields import AssetName, Body, CustomerId, CustomerIdText, Posi
 from shared.http.paging import Paging
 from shared.http.prefer import WaitSeconds
 from shared.http.route import idempotency_key, service_router
+from shared.messaging import seal
 
 TIERS = {"VIP": 1000, "STANDARD": 100, "TINY": 3}
 
@@ -184,6 +185,7 @@ def serve(world: World, settings: EdgeSettings) -> Iterator[str]:
 def key_directory(tmp_path_factory: pytest.TempPathFactory) -> Any:
     directory = tmp_path_factory.mktemp("edge-keys")
     keys.ensure(directory)
+    seal.ensure(directory)
     return directory
 
 

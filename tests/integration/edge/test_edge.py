@@ -476,7 +476,7 @@ class TestTelemetry:
             entries = served.valkey.xrange(STREAM)
             assert "canary" not in str(entries)
             assert "Bearer" not in str(entries)
-            records = [record for _, fields in entries for record in decode_batch(fields)]
+            records = [record for _, fields in entries for record in decode_batch(fields[b"batch"])]
             found = [record for record in records if record.correlation_id == "telemetry-test"]
         [record] = found
         assert record.endpoint == "/api/assets/{customer_id}/{asset_name}"

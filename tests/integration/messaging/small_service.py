@@ -15,7 +15,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import dramatiq
 import psycopg
 import redis
 
@@ -24,14 +23,17 @@ from shared.contracts.message import Message
 from shared.contracts.orders import ConfirmOrder
 from shared.db.engine import HANDLER_LIMITS, Database
 from shared.db.unit_of_work import UnitOfWork
-from shared.messaging.broker import Broker
+from shared.messaging.broker import Broker, Refused
 from shared.messaging.outbox import PostgresOutbox
 from shared.messaging.relay import Relay
 from shared.messaging.runtime import ServiceWorker, StoreConsumer, _receiver, postgres_consumer, run_workers
 from shared.settings import ServiceSettings
+from shared.testing.seals import MESSAGE_KEYS, SEALS, refuse_to_refuse
 
 SOURCE = "source"
 CONSUMERS = ("tests", "echo")
+WAITING = "FROM outbox_events WHERE acked_at IS NULL AND destination <> 'auditor'"
+"""There is no auditor here."""
 BAD_VERSION = 2
 """The second event of an aggregate named `poison..` or `killer..` is the bad one."""
 
@@ -81,6 +83,7 @@ def settings_of(valkey_url: str, *, lease_seconds: float) -> ServiceSettings:
         relay_lease_seconds=lease_seconds,
         relay_sweep_seconds=0.1,
         relay_linger_seconds=0.0,
+        message_keys=MESSAGE_KEYS,
     )
 
 
@@ -145,10 +148,18 @@ class Source:
         )  # type: ignore[return-value]
 
     def drained(self) -> bool:
-        return self.query("SELECT count(*) FROM outbox_events WHERE acked_at IS NULL") == [(0,)]
+        return self.query(f"SELECT count(*) {WAITING}") == [(0,)]
 
     def wait_drained(self, seconds: float = 30.0) -> None:
-        wait_until(self.drained, seconds, lambda: self.query("SELECT * FROM outbox_events WHERE acked_at IS NULL"))
+        wait_until(self.drained, seconds, lambda: self.query(f"SELECT * {WAITING}"))
+
+    def refusals(self) -> list[tuple[str, str, int]]:
+        """What the auditor is told: of which queue what was refused, and how often."""
+        return self.query(
+            """SELECT event -> 'payload' ->> 'queue', event -> 'payload' ->> 'kind', (event -> 'payload' ->> 'count')::int
+                 FROM outbox_events, jsonb_array_elements(payload::jsonb) AS event
+                WHERE destination = 'auditor' AND event -> 'actor' ->> 'role' = 'UNKNOWN' ORDER BY seq"""
+        )  # type: ignore[return-value]
 
     def assert_all_once(self, *, but: Sequence[str] = ()) -> None:
         """Every event of every aggregate has had its effect once and in order, at both consumers."""
@@ -177,7 +188,7 @@ class Machine:
     def __init__(self, url: str, valkey_url: str, *, lease_seconds: float) -> None:
         self._settings = settings_of(valkey_url, lease_seconds=lease_seconds)
         self._database = Database(url, name=SOURCE, pool_size=2)
-        self.broker = Broker(valkey_url)
+        self.broker = Broker(valkey_url, SEALS, refuse_to_refuse)
         self.relay = relay_of(self._database, self.broker, self._settings)
         self._consumers = consumers(url, self._settings)
         self._receivers = {name: _receiver(self.broker, consumer) for name, consumer in self._consumers.items()}
@@ -192,8 +203,9 @@ class Machine:
         """What a dramatiq worker would take from the broker."""
         for data in self.broker.dramatiq.do_fetch(queue, 16):
             if data is not None:
-                message = dramatiq.Message.decode(data)
-                yield bytes(message.kwargs["delivery"])
+                message = self.broker.dramatiq.open(queue, data)
+                assert message is not None
+                yield message.kwargs["delivery"]
                 self.broker.dramatiq.do_ack(queue, message.options["redis_message_id"])
 
     def close(self) -> None:
@@ -216,14 +228,16 @@ def relay_of(database: Database, broker: Broker, settings: ServiceSettings) -> R
 
 
 @contextmanager
-def running_relays(count: int, url: str, settings: ServiceSettings) -> Iterator[None]:
+def running_relays(
+    count: int, url: str, settings: ServiceSettings, refused: Refused = refuse_to_refuse
+) -> Iterator[None]:
     """Relays as they run in production, each with its own connections."""
     stop = threading.Event()
     with ExitStack() as stack:
         threads = []
         for _ in range(count):
             database = Database(url, name="relay", pool_size=2)
-            broker = Broker(settings.queue_url)
+            broker = Broker(settings.queue_url, SEALS, refused)
             stack.callback(database.close)
             stack.callback(broker.close)
             relay = relay_of(database, broker, settings)

@@ -104,9 +104,13 @@ class TestAnOutage:
 
 
 class TestGarbage:
-    def test_what_is_no_delivery_is_dropped(self, source: Source, valkey: str) -> None:
+    def test_what_is_no_delivery_is_refused(self, source: Source, valkey: str) -> None:
         settings = settings_of(valkey, lease_seconds=LEASE_SECONDS)
-        with running_relays(1, source.url, settings), running_workers(source.url, settings):
+        refused: list[tuple[str, str]] = []
+        with (
+            running_relays(1, source.url, settings, lambda *what: refused.append(what)),
+            running_workers(source.url, settings),
+        ):
             machine = Machine(source.url, valkey, lease_seconds=LEASE_SECONDS)
             for garbage in ("not json", "[]", '{"kwargs": 7}', "\ud800".encode("utf-8", "surrogatepass")):
                 machine.broker.dramatiq.do_enqueue("tests", f"garbage-{garbage!r}", garbage)
@@ -116,3 +120,5 @@ class TestGarbage:
             wait_until(lambda: machine.broker.unread("tests") == 0, 5)
             machine.close()
         source.assert_all_once()
+        assert refused == [("source", "acknowledgement")]
+        assert sum(count for *_, count in source.refusals()) == 4

@@ -19,6 +19,7 @@ from notifier.documents import NOTIFICATIONS
 from notifier.service import Notifier
 from notifier.settings import Settings
 from shared.auth import keys, tokens
+from shared.messaging import seal
 from shared.mongo import MongoDatabase
 from shared.testing.servers import LocalMongo
 
@@ -132,6 +133,7 @@ def api(mongo: LocalMongo, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """Without Valkey: the edge then limits by itself."""
     directory: Path = tmp_path_factory.mktemp("keys")
     keys.ensure(directory)
+    seal.ensure(directory)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BROKAGE_MONGO_URL", mongo.url)
         patch.setenv("BROKAGE_REDIS_URL", "redis://127.0.0.1:1/0")

@@ -25,6 +25,7 @@ from shared.contracts.customers import CustomerRegistered, CustomerState
 from shared.contracts.message import Command, Event, Message, contract_of
 from shared.contracts.orders import ConfirmOrder
 from shared.ids import ROOT_ORGANIZATION_ID, new_id
+from shared.messaging import seal
 
 TERMS = {
     "asset_name": "AAPL",
@@ -159,6 +160,7 @@ class Api:
 def serving(environment: Mapping[str, str], directory: Path) -> Iterator[Api]:
     """The service over the stores of `environment`, with a signing key in `directory`."""
     keys.ensure(directory)
+    seal.ensure(directory)
     key = keys.load_signing_key(directory)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():

@@ -24,6 +24,7 @@ from shared.auth.principals import CachedDirectory, Principal
 from shared.errors import NotFound, NotPermitted
 from shared.http.route import EdgeRoute, admit
 from shared.http.state import Matched, RequestState
+from shared.messaging import seal
 
 SERVICES = ("customer_service", "order_service", "asset_service", "processor", "notifier", "auditor")
 IDS = {role: number for number, role in enumerate(Role, start=1)}
@@ -90,6 +91,7 @@ class Guard:
 def guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guard]:
     directory: Path = tmp_path_factory.mktemp("keys")
     keys.ensure(directory)
+    seal.ensure(directory)
     settings = EdgeSettings(redis_url="redis://127.0.0.1:1/0", key_dir=str(directory), jwks_url=None)
     apis = [ServiceApi(api.name, api.router, lambda _: Untouched()) for api in APIS]
     with TestClient(create_app(apis, settings), raise_server_exceptions=False) as client:
