@@ -50,10 +50,10 @@ def list_api_keys(caller: Caller, resources: Resources, paging: Paging) -> Colle
 def get_own_api_key(caller: Caller, resources: Resources, request: Request) -> OwnApiKeyRead:
     """For programs; a person, who needs no key, gets 404. `scopes` are those of the access token."""
     token = request_state(request).token
-    if token is None or token.api_scopes is None:
+    if token is None or token.api_scopes is None or token.api_key_id is None:
         raise NotFound("You did not sign in with an API key.")
     with resources.database.read() as connection:
-        row = repository.find_live_api_key(connection, token.session_id or "")
+        row = repository.find_live_api_key(connection, token.api_key_id)
     if row is None:
         raise NotFound()
     operations = operations_of(caller.role, token.api_scopes)

@@ -24,6 +24,7 @@ from shared.errors import BrokageError, FieldError, InvalidToken, UnknownField, 
 from shared.http.limits import revoke_command
 from shared.http.route import FORM, service_router
 from shared.http.valkey import Unavailable
+from shared.ids import new_id
 
 T = TypeVar("T")
 router = service_router(tags=["sessions"])
@@ -213,9 +214,11 @@ async def _exchange_key(resources: CustomerResources, request: Request, form: Ma
         lambda: tokens.issue(
             resources.signing_key(),
             customer_id=program.customer_id,
-            session_id=program.key_id,
+            # One of its own each time: a sign-out ends that one, a revocation all of the key's.
+            session_id=new_id(),
             lifetime_seconds=lifetime,
             api_scopes=program.scopes,
+            api_key_id=program.key_id,
         )
     )
     return TokenRead(access_token=access, expires_in=lifetime, scope=" ".join(program.scopes))

@@ -137,7 +137,7 @@ def sign_out(
     """End a session: none of its tokens works any more. Ending it again changes nothing.
 
     Args:
-        program_of: whose program it is, for the session of an API key. The key itself goes on.
+        program_of: whose program's session it is. Its API key goes on, and so do other sessions of that key.
     """
 
     def work(uow: UnitOfWork) -> None:

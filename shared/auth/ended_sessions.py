@@ -1,8 +1,8 @@
 """Sessions that ended while access tokens of theirs could still be good, in the table `ended_sessions`.
 
 customer_service writes it in the transaction that ends the session; everywhere else it is a projection of `SessionEnded`.
-So an end holds without Valkey, whose mark (`shared.http.limits.revoke_command`) is only faster. A program's session is its
-API key.
+So an end holds without Valkey, whose mark (`shared.http.limits.revoke_command`) is only faster. A revoked API key is here under
+its id, and ends the sessions of all programs that signed in with it.
 """
 
 from collections.abc import Sequence

@@ -7,7 +7,7 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ class AccessToken:
     """What a verified token says. `issued_at` and `expires_at` are seconds since 1970, the former with a fraction.
 
     An external issuer may name the customer by `username` instead of `customer_id`. `key_id` is of the key that signed.
-    `api_scopes` bound what a program may do that signed in with an API key, whose id is the session's; None for persons.
+    `api_scopes` bound what a program may do that signed in with the API key `api_key_id`; both are None for persons.
     """
 
     customer_id: int | None
@@ -47,6 +47,11 @@ class AccessToken:
     key_id: str = ""
     username: str | None = None
     api_scopes: frozenset[str] | None = None
+    api_key_id: str | None = None
+
+    def is_of_any(self, ended: Set[str]) -> bool:
+        """Whether its session, or the API key it was exchanged for, is among `ended`."""
+        return self.session_id in ended or self.api_key_id in ended
 
 
 def issue(
@@ -56,6 +61,7 @@ def issue(
     session_id: str,
     lifetime_seconds: int = ACCESS_SECONDS,
     api_scopes: Sequence[str] | None = None,
+    api_key_id: str | None = None,
 ) -> str:
     """A signed access token. It names who, never what he may: role and tier are looked up where it is used."""
     now = time.time()
@@ -71,6 +77,8 @@ def issue(
     }
     if api_scopes is not None:
         claims["scope"] = " ".join(api_scopes)
+    if api_key_id is not None:
+        claims["api_key_id"] = api_key_id
     return jwt.encode(claims, key.private, algorithm="EdDSA", headers={"kid": key.kid, "typ": TOKEN_TYPE})
 
 
@@ -153,7 +161,7 @@ def customer_id_of(text: str) -> int:
 
 
 def _token_from(claims: Mapping[str, Any], kid: str) -> AccessToken:
-    session, scope = claims.get("sid"), claims.get("scope")
+    session, scope, api_key_id = claims.get("sid"), claims.get("scope"), claims.get("api_key_id")
     return AccessToken(
         customer_id=customer_id_of(claims["sub"]),
         issued_at=float(claims["iat"]),
@@ -162,4 +170,5 @@ def _token_from(claims: Mapping[str, Any], kid: str) -> AccessToken:
         session_id=session if isinstance(session, str) else None,
         key_id=kid,
         api_scopes=None if scope is None else frozenset(str(scope).split()),
+        api_key_id=api_key_id if isinstance(api_key_id, str) else None,
     )

@@ -100,7 +100,8 @@ class ApiKeyRevoked(Event, frozen=True, kw_only=True):
 class SessionEnded(Event, frozen=True, kw_only=True):
     """Signed out, revoked, or ended because a refresh token came twice: no service takes its access tokens any more.
 
-    `session_id` is an API key's id for what a program did with it. `tokens_until`: when the last access token has run out.
+    `session_id` is an API key's id when that was revoked: all sessions that programs had with it end.
+    `tokens_until`: when the last access token has run out.
     """
 
     customer_id: int

@@ -202,16 +202,16 @@ class Edge:
         if principal is None:
             raise NotYetKnown()
         too_old = token.issued_at < principal.tokens_valid_from.timestamp() - 0.001
-        if not principal.active or too_old or token.session_id in principal.ended_sessions:
+        if not principal.active or too_old or token.is_of_any(principal.ended_sessions):
             raise InvalidToken("The access token is no longer valid.", presented=True)
         return principal
 
     async def _take_token(self, scope: Scope, state: RequestState, token: AccessToken | None) -> None:
         allowance = allowance_of(state.principal, state.address)
         write = scope["method"] not in _READS
-        session = token.session_id if token else None
-        verdict = await self._limiter().judge(allowance, session_id=session, write=write)
-        if verdict.session_revoked and session:
+        session, key = (token.session_id, token.api_key_id) if token else (None, None)
+        verdict = await self._limiter().judge(allowance, session_id=session, api_key_id=key, write=write)
+        if verdict.session_revoked and token:
             state.principal = None
             state.refusal = InvalidToken("The access token is no longer valid.", presented=True)
         state.rate_headers = _rate_headers(verdict, state.principal)

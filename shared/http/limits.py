@@ -73,18 +73,20 @@ class RateLimiter:
     def __init__(self, valkey: AsyncValkey) -> None:
         self._valkey = valkey
         self._local = LocalBuckets()
-        self._taking: Gathering[tuple[Allowance, str], Verdict] = Gathering(self._take, at_most=_TAKEN_AT_ONCE)
+        self._taking: Gathering[tuple[Allowance, str, str], Verdict] = Gathering(self._take, at_most=_TAKEN_AT_ONCE)
 
-    async def judge(self, allowance: Allowance, *, session_id: str | None, write: bool) -> Verdict:
-        """Take one token. The same round trip asks whether the caller's session was signed out."""
+    async def judge(
+        self, allowance: Allowance, *, session_id: str | None, api_key_id: str | None = None, write: bool
+    ) -> Verdict:
+        """Take one token. The same round trip asks whether the caller's session was signed out, or a program's key revoked."""
         try:
-            return await self._taking.ask((allowance, session_id or ""))
+            return await self._taking.ask((allowance, session_id or "", api_key_id or ""))
         except Unavailable:
             return self._without_valkey(allowance, write=write)
 
-    async def _take(self, asked: Sequence[tuple[Allowance, str]]) -> list[Verdict]:
-        keys = [key for allowance, session_id in asked for key in (allowance.key, revoked_key(session_id))]
-        limits = [allowance.limit for allowance, _ in asked]
+    async def _take(self, asked: Sequence[tuple[Allowance, str, str]]) -> list[Verdict]:
+        keys = [key for allowance, *ids in asked for key in (allowance.key, *map(revoked_key, ids))]
+        limits = [allowance.limit for allowance, *_ in asked]
         answer: bytes = await self._valkey.run(_TAKE, keys, limits)
         return [_verdict(limit, line) for limit, line in zip(limits, answer.split(b";"), strict=True)]
 
@@ -131,8 +133,8 @@ def _level(tokens: float, since: float, moment: float, limit: int) -> float:
 
 
 def revoked_key(session_id: str) -> str:
-    """Where a signed-out session is remembered, beside every service's own store, while its last access token could still
-    be good: known here at once, there when the event has arrived."""
+    """Where a signed-out session, or a revoked API key, is remembered, beside every service's own store, while its last
+    access token could still be good: known here at once, there when the event has arrived."""
     return f"session:revoked:{session_id}"
 
 
@@ -167,10 +169,10 @@ end
 
 local verdicts = {}
 for number, limit in ipairs(ARGV) do
-  local revoked = redis.call('EXISTS', KEYS[2 * number])
-  verdicts[number] = take(KEYS[2 * number - 1], tonumber(limit)) .. ' ' .. revoked
+  local revoked = redis.call('EXISTS', KEYS[3 * number - 1], KEYS[3 * number])
+  verdicts[number] = take(KEYS[3 * number - 2], tonumber(limit)) .. ' ' .. revoked
 end
 return table.concat(verdicts, ';')
 """)
-"""KEYS: bucket and session of each request; ARGV: their limits. One text for all verdicts, because a client reads numbers of
-an array one by one."""
+"""KEYS: bucket, session and API key of each request; ARGV: their limits. One text for all verdicts, because a client reads
+numbers of an array one by one."""

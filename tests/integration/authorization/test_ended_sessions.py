@@ -44,12 +44,12 @@ class Somebody:
     def sign_in(self) -> Any:
         return self.grant(grant_type="password", username=self.username, password=PASSWORD)
 
-    def program(self, session: Any) -> tuple[str, Any]:
-        """The id of a new key, and what it was exchanged for."""
+    def program(self, session: Any) -> tuple[dict[str, str], Any]:
+        """How a new key is exchanged, and what it was exchanged for."""
         body = {"name": "robot", "scopes": ["read"], "current_password": PASSWORD}
         key = self.ask("POST", "/api/api-keys", session, json=body).json()
         grant = {"grant_type": "client_credentials", "client_id": key["id"], "client_secret": key["secret"]}
-        return key["id"], self.grant(**grant)
+        return grant, self.grant(**grant)
 
     def sign_out(self, token: str) -> None:
         assert self.world.client.post("/api/auth/revoke", data={"token": token}).status_code == 204
@@ -66,7 +66,7 @@ class Somebody:
 def end(somebody: Somebody, how: str) -> Any:
     """A session with an access token that every service has taken, ended."""
     session = somebody.sign_in()
-    key_id, program = somebody.program(session)
+    key, program = somebody.program(session)
     ended = program if how in ("revoked key", "signed out program") else session
     assert set(somebody.answers(ended).values()) == {200}
     if how == "signed out":
@@ -76,7 +76,7 @@ def end(somebody: Somebody, how: str) -> Any:
     elif how == "signed out program":
         somebody.sign_out(program["access_token"])
     elif how == "revoked key":
-        assert somebody.ask("DELETE", f"/api/api-keys/{key_id}", session).status_code == 204
+        assert somebody.ask("DELETE", f"/api/api-keys/{key['client_id']}", session).status_code == 204
     else:
         renew = {"grant_type": "refresh_token", "refresh_token": session["refresh_token"]}
         somebody.grant(**renew)
@@ -106,6 +106,25 @@ def test_with_valkey_flushed(world: World, servers: Any, how: str) -> None:
     world.pump.drain()
     assert refused_everywhere(somebody, ended)
     assert set(somebody.answers(other).values()) == {200}
+
+
+def test_a_program_that_signs_out_leaves_others_of_its_key_alone(world: World) -> None:
+    somebody = Somebody(world)
+    session = somebody.sign_in()
+    key, one = somebody.program(session)
+    other = somebody.grant(**key)
+    assert set(somebody.answers(one).values()) == {200}
+    somebody.sign_out(one["access_token"])
+    world.pump.drain()
+    assert refused_everywhere(somebody, one)
+    later = somebody.grant(**key)
+    for going_on in (other, later):
+        assert set(somebody.answers(going_on).values()) == {200}
+    assert somebody.ask("DELETE", f"/api/api-keys/{key['client_id']}", session).status_code == 204
+    world.pump.drain()
+    for ended in (other, later):
+        assert refused_everywhere(somebody, ended)
+    assert set(somebody.answers(session).values()) == {200}
 
 
 @pytest.fixture(scope="module")

@@ -100,6 +100,22 @@ class TestItEnds:
         assert ask(api, token).json()["code"] == "invalid-token"
         assert [each["type"] for each in api.events(customer.id)].count("ApiKeyRevoked") == 1
 
+    def test_not_with_a_sign_out_of_one_of_its_tokens(self, api: Api, customer: Person) -> None:
+        key = create(api, customer).json()
+        one, other = (exchange(api, key).json()["access_token"] for _ in range(2))
+        assert api.client.post("/api/auth/revoke", data={"token": one}).status_code == 204
+        assert ask(api, one).json()["code"] == "invalid-token"
+        assert ask(api, other).status_code == 200
+        assert ask(api, exchange(api, key).json()["access_token"]).status_code == 200
+
+    def test_with_all_of_its_tokens(self, api: Api, customer: Person) -> None:
+        key, another = create(api, customer).json(), create(api, customer).json()
+        tokens = [exchange(api, key).json()["access_token"] for _ in range(3)]
+        kept = exchange(api, another).json()["access_token"]
+        assert api.request("DELETE", f"/api/api-keys/{key['id']}", customer.username).status_code == 204
+        assert [ask(api, token).status_code for token in tokens] == [401] * 3
+        assert ask(api, kept).status_code == 200
+
     def test_at_its_time_and_no_token_outlives_it(self, api: Api, customer: Person) -> None:
         soon = datetime.now(UTC) + timedelta(seconds=100)
         key = create(api, customer, expires_at=soon.isoformat()).json()
