@@ -13,8 +13,12 @@ from auditor.service import Auditor
 from auditor.settings import Settings
 from auditor.tasks import open_writer
 from shared.app import service_resources
+from shared.http.streaming import Places
 from shared.mongo import MongoPrincipals
 from shared.mongo.dead_letters import MongoDeadLetters
+
+EXPORTS_MAX = 8
+"""At once, in a process: each holds a batch of the trail, some MB, until its caller has read it or is cut."""
 
 
 class AuditorResources:
@@ -25,6 +29,7 @@ class AuditorResources:
         self.keeping = Keeping.open(self.database, settings)
         self.principals = MongoPrincipals(self.database)
         self.refused = RefusedMessages(self.database)
+        self.export_places = Places(EXPORTS_MAX)
         self.dead_letters = MongoDeadLetters(
             self.database,
             consumer=NAME,

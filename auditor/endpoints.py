@@ -19,6 +19,7 @@ from shared.http.dead_letters import dead_letter_router
 from shared.http.fields import BIGINT_MAX, CustomerIdText, Timestamp
 from shared.http.paging import Collection, Paging, require_period
 from shared.http.route import service_router
+from shared.http.streaming import StreamedFromThread
 from shared.mongo import Document
 
 router = service_router(tags=["audit"])
@@ -95,7 +96,9 @@ def export_audit(
     service.record_read(resources.database, caller, "export_audit", {**filter.said(), "format": format.value})
     records = documents.stream_logs(resources.database, filter.query())
     headers = {"Content-Disposition": f'attachment; filename="audit.{format.value}"'}
-    return StreamingResponse(export(records, format), media_type=format.media_type, headers=headers)
+    return StreamedFromThread(
+        export(records, format), resources.export_places, media_type=format.media_type, headers=headers
+    )
 
 
 @router.get("/api/audit/telemetry", summary="Requests served, the newest first; not complete by design")

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import datetime
 from enum import StrEnum
 from itertools import islice
@@ -42,17 +42,17 @@ class ExportFormat(StrEnum):
         return "application/x-ndjson" if self is ExportFormat.NDJSON else "text/csv; charset=utf-8"
 
 
-def export(records: Iterable[Document], format: ExportFormat) -> Iterator[bytes]:
+def export(records: Iterable[Document], format: ExportFormat) -> Generator[bytes, None, None]:
     """The file in chunks of some 200 records."""
     return _ndjson(records) if format is ExportFormat.NDJSON else _csv(records)
 
 
-def _ndjson(records: Iterable[Document]) -> Iterator[bytes]:
+def _ndjson(records: Iterable[Document]) -> Generator[bytes, None, None]:
     encode = msgspec.json.Encoder().encode
     yield from _chunks(records, lambda chunk: b"".join(encode(exported(record)) + b"\n" for record in chunk))
 
 
-def _csv(records: Iterable[Document]) -> Iterator[bytes]:
+def _csv(records: Iterable[Document]) -> Generator[bytes, None, None]:
     yield _rows([FIELDS])
     yield from _chunks(records, lambda chunk: _rows([_cells(record) for record in chunk]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import signal
 import socket
 import threading
@@ -12,10 +13,25 @@ from typing import Any
 import uvicorn
 
 from infra.runtime.listening import BACKLOG
+from shared.http import protocol
 
 GRACEFUL_SECONDS = 5
 KEEP_ALIVE_SECONDS = 30
 HEADERS_BYTES_MAX = 64 * 1024
+FILES_BESIDE = 500
+"""What a process opens besides connections of callers: to stores, mostly, and files."""
+
+
+def _connections_max(wanted: int) -> int:
+    """How many connections there may be: `wanted`, if this process may open so many files. Without them nobody could be accepted,
+    also not to make room for him."""
+    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + FILES_BESIDE
+    if files == resource.RLIM_INFINITY or files >= needed:
+        return wanted
+    files = needed if most == resource.RLIM_INFINITY else min(needed, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
+    return min(wanted, max(files - FILES_BESIDE, files // 2))
 
 
 class _Server(uvicorn.Server):
@@ -35,6 +51,7 @@ class _Server(uvicorn.Server):
 
 def run_server(application: Any, sock: socket.socket, stop: threading.Event) -> None:
     """Serve until SIGTERM or SIGINT; requests in work have 5 s to end. `stop` is set by a signal that came earlier."""
+    protocol.CONNECTIONS_MAX = _connections_max(protocol.CONNECTIONS_MAX)
     config = uvicorn.Config(
         application,
         loop="uvloop",

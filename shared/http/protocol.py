@@ -6,8 +6,10 @@ Give it to uvicorn as `http="shared.http.protocol:StrictProtocol"`.
 
 import asyncio
 from http import HTTPStatus
+from itertools import count
 from typing import Any
 
+from prometheus_client import Counter
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared.errors import BadRequest, BrokageError, HeadersTooLarge
@@ -24,6 +26,17 @@ BODY_SECONDS_MAX = 15.0
 """For a body, read or not. The route gives it ten seconds and answers 408; this ends what goes on dripping after an answer."""
 STALLED_SECONDS_MAX = 30.0
 """How long a caller may read nothing of an answer that is ready for him."""
+CONNECTIONS_MAX = 2_000
+"""Beyond it, idle ones make room for new ones: the longest waiting, and first those that have never asked for anything."""
+_ROOM = 0.1
+"""The part of them that is closed at once, so that a flood is not looked through with every connection of it."""
+
+_turns = count()
+"""Grows with each connection that begins to wait: in a flood, many do so in the same moment."""
+
+closed_for_room = Counter(
+    "brokage_idle_connections_closed_total", "Connections without a request, closed before their time for want of room"
+)
 
 
 class StrictProtocol(HttpToolsProtocol):
@@ -37,10 +50,14 @@ class StrictProtocol(HttpToolsProtocol):
         """For how long the part that is awaited may take; None between requests."""
         self._part_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
+        self._idle_since = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._idle_since = next(_turns)
         self._watch_part()
+        if len(self.connections) > CONNECTIONS_MAX:
+            self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._await_part(None)
@@ -72,6 +89,10 @@ class StrictProtocol(HttpToolsProtocol):
         self.scope["extensions"] = {BODY_IS_HERE: {}}
         self._await_part(None)
         self._in_head = True
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._idle_since = next(_turns)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -113,6 +134,19 @@ class StrictProtocol(HttpToolsProtocol):
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
+
+    def _make_room(self) -> None:
+        """Those go first that never had a request. Who has one in work is never among them; and a caller who comes to ask does so
+        at once, so a flood of connections that say nothing costs him nothing."""
+        idle = [each for each in self.connections if isinstance(each, StrictProtocol) and each._is_idle()]
+        idle.sort(key=lambda each: (each.cycle is not None, each._idle_since))
+        for each in idle[: max(1, int(CONNECTIONS_MAX * _ROOM))]:
+            closed_for_room.inc()
+            each.transport.close()
+
+    def _is_idle(self) -> bool:
+        in_work = self.cycle is not None and not self.cycle.response_complete
+        return self._in_head and not in_work and not self.transport.is_closing()
 
     def _refuse(self, error: BrokageError) -> None:
         status, headers, body = render(error, correlation_id=new_id())

@@ -113,3 +113,34 @@ class TestSlowCallers:
             slow = [stack.enter_context(connected(served, b"GET / HTTP/1.1\r\nX:")) for _ in range(200)]
             assert served.call("GET", "/health/live").status_code == 200
             assert [connection.recv(1) for connection in slow] == [b""] * 200
+
+    def test_who_say_nothing_make_room_for_who_comes_to_ask(self, served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A thousand of them, where there is room for a hundred, and for longer than this takes."""
+        monkeypatch.setattr(protocol, "CONNECTIONS_MAX", 100)
+        monkeypatch.setattr(protocol, "HEAD_SECONDS_MAX", 60.0)
+        head = f"POST /api/orders HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {served.token(served.world.add())}\r\n"
+        head += "Content-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+        monkeypatch.setattr(protocol, "BODY_SECONDS_MAX", 60.0)
+        with ExitStack() as stack:
+            in_work = stack.enter_context(connected(served, head.encode()))
+            time.sleep(0.1)
+            idle = []
+            for _ in range(10):
+                idle += [stack.enter_context(connected(served)) for _ in range(100)]
+                started = time.monotonic()
+                assert served.call("GET", "/health/live").status_code == 200
+                assert time.monotonic() - started < 2.0
+            open_still = [connection for connection in idle if not is_closed(connection)]
+            assert len(open_still) <= 100
+            assert open_still == idle[-len(open_still) :], "the longest waiting went first"
+            assert not is_closed(in_work)
+
+
+def is_closed(connection: socket.socket) -> bool:
+    connection.settimeout(0.0)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
