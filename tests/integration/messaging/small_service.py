@@ -27,7 +27,7 @@ from shared.db.unit_of_work import UnitOfWork
 from shared.messaging.broker import Broker
 from shared.messaging.outbox import PostgresOutbox
 from shared.messaging.relay import Relay
-from shared.messaging.runtime import ServiceWorker, StoreConsumer, _receiver, postgres_consumer, run_workers
+from shared.messaging.runtime import ServiceWorker, StoreConsumer, _receiver, pace_of, postgres_consumer, run_workers
 from shared.settings import ServiceSettings
 
 SOURCE = "source"
@@ -81,6 +81,8 @@ def settings_of(valkey_url: str, *, lease_seconds: float) -> ServiceSettings:
         relay_lease_seconds=lease_seconds,
         relay_sweep_seconds=0.1,
         relay_linger_seconds=0.0,
+        relay_acknowledgement_seconds=0.0,
+        relay_telling_seconds=0.0,
     )
 
 
@@ -210,8 +212,7 @@ def relay_of(database: Database, broker: Broker, settings: ServiceSettings) -> R
         store,
         broker,
         listen_url=database.url,
-        sweep_seconds=settings.relay_sweep_seconds,
-        linger_seconds=settings.relay_linger_seconds,
+        pace=pace_of(settings),
     )
 
 
