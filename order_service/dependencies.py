@@ -1,6 +1,7 @@
 """What the endpoints depend on: the open resources of this service in this process."""
 
-from collections.abc import Collection, Mapping, Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, cast
 from zoneinfo import ZoneInfo
@@ -21,6 +22,7 @@ from shared.app import service_resources
 from shared.auth.broker_customers import BrokerCustomers, forgetting
 from shared.auth.principals import postgres_directory
 from shared.db import Database
+from shared.db.listening import listen
 from shared.http.valkey import Valkey
 from shared.messaging.backlog import Backlog
 from shared.messaging.dead_letters import PostgresDeadLetters
@@ -41,7 +43,10 @@ class OrderResources:
         self.market = MarketDay(settings.market_close, ZoneInfo(settings.market_timezone))
         self.backlog = Backlog(self.database, NAME, settings)
         self.running_keys = RunningKeys()
-        self.waiters = OrderWaiters(self._find)
+        self.waiters = OrderWaiters(self._find_changed)
+        self._closing = threading.Event()
+        listening = (self.database.url, repository.CHANGED_CHANNEL, self.waiters.ring, self._closing)
+        threading.Thread(target=listen, args=listening, name="orders changed", daemon=True).start()
         self.placing = GroupCommit(
             self._place,
             linger_seconds=settings.place_linger_seconds,
@@ -54,6 +59,7 @@ class OrderResources:
             return None if repository.has_principals(connection) else "customers have not arrived yet"
 
     def close(self) -> None:
+        self._closing.set()
         self.placing.close()
         self.valkey.close()
         self.backlog.close()
@@ -62,9 +68,9 @@ class OrderResources:
     def _place(self, orders: Sequence[NewOrder]) -> list[Outcome]:
         return self.database.run(lambda uow: place_orders(uow, orders))
 
-    def _find(self, order_ids: Collection[str]) -> Mapping[str, Row]:
+    def _find_changed(self, versions: Mapping[str, int]) -> Mapping[str, Row]:
         with self.database.read() as connection:
-            return repository.find_orders(connection, order_ids)
+            return repository.find_changed_orders(connection, versions)
 
 
 async def _resources(request: Request) -> OrderResources:

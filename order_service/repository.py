@@ -3,7 +3,7 @@
 Rows travel to the database as one JSON parameter, however many there are: one statement per batch.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -42,6 +42,13 @@ def find_orders(connection: Connection, order_ids: Collection[str], columns: str
             rows = connection.execute(statement.encode(), {"ids": uuid_array(missing)})
             found.update((row["id"], row) for row in rows)
     return found
+
+
+def find_changed_orders(connection: Connection, versions: Mapping[str, int]) -> dict[str, Row]:
+    """Of the orders of these ids and versions those that have another version by now, by id."""
+    parameters = {"ids": uuid_array(versions), "versions": list(versions.values())}
+    changed = [row["id"] for row in connection.execute(_FIND_CHANGED, parameters)]
+    return find_orders(connection, changed)
 
 
 def find_order_by_client_id(
@@ -169,6 +176,12 @@ def rows_as_json(rows: Sequence[Row]) -> str:
     return msgspec.json.encode(rows).decode()
 
 
+# What is no longer there was archived.
+_FIND_CHANGED = """
+SELECT seen.id FROM unnest(%(ids)s::uuid[], %(versions)s::int[]) AS seen (id, version)
+LEFT JOIN orders o ON o.id = seen.id WHERE o.version IS DISTINCT FROM seen.version
+"""
+
 _FIND_ORDER_BY_CLIENT_ID = f"""
 SELECT {ORDER_COLUMNS} FROM all_orders WHERE id = (
     SELECT order_id FROM client_order_ids
@@ -248,7 +261,10 @@ WITH placed AS (
 SELECT (SELECT count(*) FROM ids) AS client_ids, (SELECT count(*) FROM keys) AS keys, (SELECT brokage_now()) AS at
 """
 
-_UPDATE_ORDERS = """
+CHANGED_CHANNEL = "orders_changed"
+"""On which it is said that orders have changed."""
+
+_UPDATE_ORDERS = f"""
 WITH changed AS (
     UPDATE orders AS o
     SET status = r.status, filled_size = r.filled_size, filled_notional = r.filled_notional,
@@ -267,7 +283,7 @@ WITH changed AS (
     -- A conflict must be told by the count, not by a row of history that the winner has written already.
     WHERE (SELECT count(*) FROM changed) = %(expected)s
 )
-SELECT count(*) AS changed, (SELECT brokage_now()) AS at FROM changed
+SELECT count(*) AS changed, (SELECT brokage_now()) AS at, (SELECT pg_notify('{CHANGED_CHANNEL}', '')) AS said FROM changed
 """
 
 _UPSERT_INSTRUMENTS = """

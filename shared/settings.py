@@ -40,6 +40,8 @@ class ServiceSettings(BaseSettings):
     relay_lease_seconds: float = 15.0
     relay_sweep_seconds: float = 1.0
     relay_linger_seconds: float = 0.01
+    relay_acknowledgement_seconds: float = 0.02
+    relay_telling_seconds: float = 0.2
     acked_batches_kept_seconds: float = 24 * 3600
     processed_events_kept_seconds: float = 35 * 24 * 3600
     stale_after_seconds: float = 30 * 24 * 3600

@@ -11,11 +11,10 @@ from shared.db.engine import Database, DatabaseUnavailable
 from shared.db.unit_of_work import Connection
 from shared.errors import ServiceUnavailable
 from shared.logging import describe
+from shared.messaging.outbox import TELLING
 from shared.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
-TELLING = frozenset({"notifier", "auditor"})
-"""Readers that move no orders. While they are away trading goes on, and what they are owed waits in the outbox."""
 _RETRY_AFTER_SECONDS = 5
 _COUNTED_MAX = 200_000
 """Batches counted at most per measurement, so that it stays cheap however much waits."""

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 BATCH_EVENTS_MAX = 500
 LANES_MAX = 64
+TELLING = frozenset({"notifier", "auditor"})
+"""Readers that move no orders. While they are away trading goes on, and what they are owed waits in the outbox."""
 MIXED = "Batch"
 """`event_type` of a batch whose events differ in type."""
 NOTIFY_CHANNEL = "outbox"
@@ -201,12 +203,21 @@ class PostgresOutbox:
         self._lease_seconds = lease_seconds
         self._events_max = events_max
 
-    def step(self, acknowledgements: Sequence[Acknowledgement], queue_depth: QueueDepth) -> list[Claim]:
-        """Write the acknowledgements and claim what may be sent, in one transaction. The caller publishes after it."""
-        return self._database.run(lambda unit: list(self._step(unit.connection, acknowledgements, queue_depth)))
+    def step(
+        self, acknowledgements: Sequence[Acknowledgement], queue_depth: QueueDepth, left_out: Collection[str] = ()
+    ) -> list[Claim]:
+        """Write the acknowledgements and claim what may be sent, but for no reader `left_out`, in one transaction. The caller
+        publishes after it."""
+        return self._database.run(
+            lambda unit: list(self._step(unit.connection, acknowledgements, queue_depth, left_out))
+        )
 
     def _step(
-        self, connection: "Connection", acknowledgements: Sequence[Acknowledgement], queue_depth: QueueDepth
+        self,
+        connection: "Connection",
+        acknowledgements: Sequence[Acknowledgement],
+        queue_depth: QueueDepth,
+        left_out: Collection[str],
     ) -> Iterator[Claim]:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (RELAY_LOCK,))
         lost: set[str] = set()
@@ -222,7 +233,8 @@ class PostgresOutbox:
             fault("outbox.acknowledged")
         lanes: dict[tuple[str, int], list[Candidate]] = {}
         now: datetime | None = None
-        for row in connection.execute(_CANDIDATES, {"batches_max": self._events_max}):
+        values = {"batches_max": self._events_max, "left_out": list(left_out)}
+        for row in connection.execute(_CANDIDATES, values):
             now = row["now"]
             candidate = Candidate(
                 row["id"], row["event_count"], row["lease_until"], row["published_at"], row["retry_count"]
@@ -314,6 +326,7 @@ _CANDIDATES = """
       FROM lanes, LATERAL (
         SELECT id, event_count, lease_until, published_at, retry_count FROM outbox_events AS o
          WHERE o.acked_at IS NULL AND o.destination = lanes.destination AND o.lane = lanes.lane
+           AND lanes.destination <> ALL(%(left_out)s::text[])
          ORDER BY seq LIMIT 1) AS oldest, LATERAL (
         SELECT oldest.* WHERE oldest.lease_until > (SELECT brokage_now())
         UNION ALL (

@@ -4,27 +4,29 @@ one was acknowledged, so backlog waits in the outbox, where the next claim makes
 import contextlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
-import psycopg
 import redis
 import structlog
 
 from shared.db.engine import DatabaseUnavailable
+from shared.db.listening import listen
 from shared.faults import fault
 from shared.logging import describe
 from shared.messaging.broker import Broker
 from shared.messaging.delivery import Acknowledgement, Delivery
 from shared.messaging.outbox import NOTIFY_CHANNEL, Claim, QueueDepth
+from shared.messaging.pace import Pace
 
 log = structlog.get_logger(__name__)
-_SMALL_CLAIM = 20
 _PAUSE_SECONDS = 1.0
 
 
 class OutboxStore(Protocol):
-    def step(self, acknowledgements: Sequence[Acknowledgement], queue_depth: QueueDepth) -> list[Claim]: ...
+    def step(
+        self, acknowledgements: Sequence[Acknowledgement], queue_depth: QueueDepth, left_out: Collection[str] = ()
+    ) -> list[Claim]: ...
 
     def release(self, claims: Sequence[Claim]) -> None: ...
 
@@ -39,29 +41,26 @@ class Relay:
         broker: Broker,
         *,
         listen_url: str,
-        sweep_seconds: float,
-        linger_seconds: float,
+        pace: Pace,
     ) -> None:
         self.name = f"{source} relay"
         self._source = source
         self._store = store
         self._broker = broker
         self._listen_url = listen_url
-        self._sweep_seconds = sweep_seconds
-        self._linger_seconds = linger_seconds
-        self._wake = threading.Event()
+        self._pace = pace
         self._acknowledgements: list[Acknowledgement] = []
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._broker_down_until = 0.0
 
-    def step(self, acknowledgements: Sequence[Acknowledgement] = ()) -> int:
-        """Record acknowledgements, claim, publish; how many events went out.
+    def step(self, acknowledgements: Sequence[Acknowledgement] = (), left_out: Collection[str] = ()) -> int:
+        """Record acknowledgements, claim for all readers but those `left_out`, publish; how many events went out.
 
         The claim commits before the broker hears of it. A crash in between, or a broker that does not take the message, costs the
         lease: then the same batches go again.
         """
         fault("relay.before_claim")
-        claims = self._store.step(acknowledgements, self._queue_depth)
+        claims = self._store.step(acknowledgements, self._queue_depth, left_out)
         fault("relay.claimed")
         published = 0
         for number, claim in enumerate(claims):
@@ -75,6 +74,7 @@ class Relay:
                     self._store.release(claims[number:])
                 fault("relay.refused")
                 break
+            self._pace.published(claim.destination, claim.events)
             published += claim.events
         return published
 
@@ -89,32 +89,40 @@ class Relay:
             return 0
 
     def run(self, stop: threading.Event) -> None:
-        """Until `stop`. Bells, NOTIFY and acknowledgements wake it; the sweep bounds how long it can sleep."""
+        """Until `stop`. NOTIFY and acknowledgements wake it; the sweep bounds how long it can sleep."""
+        listening = (self._listen_url, NOTIFY_CHANNEL, self._rang, stop)
         helpers = [
-            threading.Thread(target=self._listen, args=(stop,), name=f"{self.name} listen", daemon=True),
+            threading.Thread(target=listen, args=listening, name=f"{self.name} listen", daemon=True),
             threading.Thread(target=self._take_acknowledgements, args=(stop,), name=f"{self.name} acks", daemon=True),
         ]
         for helper in helpers:
             helper.start()
-        published = _SMALL_CLAIM
         while not stop.is_set():
-            self._wake.wait(self._sweep_seconds)
+            self._await_turn()
             if time.monotonic() < self._broker_down_until:
                 stop.wait(_PAUSE_SECONDS / 4)
                 continue
-            if published < _SMALL_CLAIM and self._linger_seconds:
-                # The last message was small: a moment's wait lets a few more events travel in the next one.
-                stop.wait(self._linger_seconds)
-            self._wake.clear()
-            with self._lock:
+            with self._changed:
                 acknowledgements, self._acknowledgements = self._acknowledgements, []
+                left_out = self._pace.begin(time.monotonic())
             try:
-                published = self.step(acknowledgements)
+                self.step(acknowledgements, left_out)
+                self._pace.ended(time.monotonic())
             except DatabaseUnavailable:
-                with self._lock:
+                with self._changed:
                     self._acknowledgements[:0] = acknowledgements
                 log.warning("database unavailable", source=self._source)
                 stop.wait(_PAUSE_SECONDS)
+
+    def _await_turn(self) -> None:
+        with self._changed:
+            while (seconds := self._pace.due() - time.monotonic()) > 0:
+                self._changed.wait(seconds)
+
+    def _rang(self) -> None:
+        with self._changed:
+            self._pace.rang()
+            self._changed.notify()
 
     def _take_acknowledgements(self, stop: threading.Event) -> None:
         while not stop.is_set():
@@ -125,18 +133,7 @@ class Relay:
                 continue
             if taken:
                 fault("relay.acknowledgements_taken")
-                with self._lock:
+                with self._changed:
                     self._acknowledgements.extend(taken)
-                self._wake.set()
-
-    def _listen(self, stop: threading.Event) -> None:
-        while not stop.is_set():
-            try:
-                with psycopg.connect(self._listen_url, autocommit=True, connect_timeout=3) as connection:
-                    connection.execute(f"LISTEN {NOTIFY_CHANNEL}")
-                    self._wake.set()
-                    while not stop.is_set():
-                        for _ in connection.notifies(timeout=1.0, stop_after=1):
-                            self._wake.set()
-            except psycopg.Error:
-                stop.wait(_PAUSE_SECONDS)
+                    self._pace.acknowledged(time.monotonic())
+                    self._changed.notify()

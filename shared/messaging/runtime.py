@@ -21,6 +21,7 @@ from shared.messaging.broker import Broker
 from shared.messaging.delivery import Acknowledgement, Delivery, decode_delivery
 from shared.messaging.inbox import Inbox, InboxStore, Unavailable
 from shared.messaging.outbox import PostgresOutbox
+from shared.messaging.pace import Pace
 from shared.messaging.postgres_inbox import Handler, PostgresInboxStore
 from shared.messaging.refusals import Record, Refusals, message_of, record_in_outbox
 from shared.messaging.relay import Relay
@@ -132,8 +133,7 @@ def outbox_relay(name: str, database: Database, settings: ServiceSettings) -> li
         store,
         Broker(settings.queue_url, seal.load(settings), refusals.note),
         listen_url=database.url,
-        sweep_seconds=settings.relay_sweep_seconds,
-        linger_seconds=settings.relay_linger_seconds,
+        pace=pace_of(settings),
     )
     return [
         relay,
@@ -145,6 +145,15 @@ def outbox_relay(name: str, database: Database, settings: ServiceSettings) -> li
             lambda: store.ask_again(young_seconds=settings.stale_after_seconds),
         ),
     ]
+
+
+def pace_of(settings: ServiceSettings) -> Pace:
+    return Pace(
+        sweep_seconds=settings.relay_sweep_seconds,
+        linger_seconds=settings.relay_linger_seconds,
+        acknowledgement_seconds=settings.relay_acknowledgement_seconds,
+        telling_seconds=settings.relay_telling_seconds,
+    )
 
 
 _FORGET_AT_ONCE = 5_000

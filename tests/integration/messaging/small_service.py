@@ -26,7 +26,7 @@ from shared.db.unit_of_work import UnitOfWork
 from shared.messaging.broker import Broker, Refused
 from shared.messaging.outbox import PostgresOutbox
 from shared.messaging.relay import Relay
-from shared.messaging.runtime import ServiceWorker, StoreConsumer, _receiver, postgres_consumer, run_workers
+from shared.messaging.runtime import ServiceWorker, StoreConsumer, _receiver, pace_of, postgres_consumer, run_workers
 from shared.settings import ServiceSettings
 from shared.testing.seals import MESSAGE_KEYS, SEALS, refuse_to_refuse
 
@@ -84,6 +84,8 @@ def settings_of(valkey_url: str, *, lease_seconds: float) -> ServiceSettings:
         relay_sweep_seconds=0.1,
         relay_linger_seconds=0.0,
         message_keys=MESSAGE_KEYS,
+        relay_acknowledgement_seconds=0.0,
+        relay_telling_seconds=0.0,
     )
 
 
@@ -222,8 +224,7 @@ def relay_of(database: Database, broker: Broker, settings: ServiceSettings) -> R
         store,
         broker,
         listen_url=database.url,
-        sweep_seconds=settings.relay_sweep_seconds,
-        linger_seconds=settings.relay_linger_seconds,
+        pace=pace_of(settings),
     )
 
 

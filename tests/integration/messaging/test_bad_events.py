@@ -75,11 +75,13 @@ class TestPoison:
             source.say("a", "poison", "poison")
             source.say("poison", "b")
             source.wait_drained(seconds=5.0)
-            parked = source.query("SELECT id FROM outbox_events WHERE parked")
+            parked = source.query("SELECT id FROM outbox_events WHERE parked ORDER BY id")
             assert len(parked) == 2
             assert store.ask_again(young_seconds=60.0) == 2
             source.wait_drained(seconds=5.0)
-            assert source.query("SELECT id FROM outbox_events WHERE parked") == parked, "somebody still waits in them"
+            assert source.query("SELECT id FROM outbox_events WHERE parked ORDER BY id") == parked, (
+                "somebody still waits in them"
+            )
             source.query("UPDATE dead_letters SET status = 'REQUEUED', resolved_at = brokage_now() RETURNING 1")
             assert store.ask_again(young_seconds=60.0) == 2
             source.wait_drained(seconds=5.0)

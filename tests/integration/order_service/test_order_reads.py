@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from order_service import waiting
+from order_service.repository import find_changed_orders
 from order_service.waiting import OrderWaiters
 from shared.auth.permissions import Role
 from shared.contracts.orders import ConfirmOrder, MarkOrderCanceled, MarkOrderMatched
@@ -125,6 +127,19 @@ class TestWaiting:
         assert (answer.status_code, answer.json()["status"]) == (201, "ORDER_CONFIRMED")
         assert answer.headers["preference-applied"] == "wait=5"
 
+    def test_a_change_is_heard_and_not_looked_for(
+        self, api: Api, customer: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(waiting, "POLL_SECONDS", 60.0)
+        self.test_post_waits_for_the_saga(api, customer)
+
+    def test_only_what_has_changed_is_read(self, api: Api, customer: int) -> None:
+        same, other = (api.placed(customer)["id"] for _ in range(2))
+        gone = new_id()
+        with api.resources.database.read() as connection:
+            changed = find_changed_orders(connection, {same: 1, other: 7, gone: 1})
+        assert {order_id: row["version"] for order_id, row in changed.items()} == {other: 1}
+
     def test_delete_waits_for_the_end(self, api: Api, customer: int) -> None:
         order = api.confirmed(customer)
         timer = later(0.3, lambda: api.command(order, MarkOrderCanceled()))
@@ -152,11 +167,11 @@ class TestWaiting:
     def test_many_wait_at_the_cost_of_one(self, api: Api, customer: int, monkeypatch: pytest.MonkeyPatch) -> None:
         asked: list[int] = []
         waiters = api.resources.waiters
-        find = waiters._find
-        monkeypatch.setattr(waiters, "_find", lambda ids: (asked.append(len(ids)), find(ids))[1])
+        find = waiters._find_changed
+        monkeypatch.setattr(waiters, "_find_changed", lambda seen: (asked.append(len(seen)), find(seen))[1])
         api.together(20, lambda _: api.place(customer, headers={"Prefer": "wait=2"}))
         assert max(asked) > 10
-        assert len(asked) < 150
+        assert len(asked) < 50
         assert isinstance(waiters, OrderWaiters)
         assert not waiters._waiters
 

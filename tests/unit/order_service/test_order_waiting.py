@@ -4,6 +4,9 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import pytest
+
+from order_service import waiting
 from order_service.waiting import OrderWaiters, is_final, is_judged
 from shared.db.engine import DatabaseUnavailable
 
@@ -83,3 +86,49 @@ def test_what_has_happened_is_not_asked_for() -> None:
 
     asyncio.run(main())
     assert not store.asked
+
+
+def test_a_bell_from_another_thread_is_answered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "POLL_SECONDS", 60.0)
+    store = Store()
+
+    async def main() -> None:
+        waiters = OrderWaiters(store.find)
+        waiters.ring()  # nobody waits yet
+        task = asyncio.create_task(waiters.wait(store.rows["a"], 5, is_judged))
+        await asyncio.sleep(0)
+        store.rows["a"] = order("a", "ORDER_CONFIRMED", 3)
+        await asyncio.to_thread(waiters.ring)
+        assert (await task)["status"] == "ORDER_CONFIRMED"
+
+    asyncio.run(main())
+
+
+def test_of_two_views_of_an_order_the_older_one_is_compared() -> None:
+    store = Store()
+    store.rows["a"] = order("a", version=2)
+    asked: list[Mapping[str, int]] = []
+
+    def find(versions: Mapping[str, int]) -> Mapping[str, dict[str, Any]]:
+        asked.append(versions)
+        return {}
+
+    async def main() -> None:
+        waiters = OrderWaiters(find)
+        await asyncio.gather(*(waiters.wait(order("a", version=version), 0.15, is_judged) for version in (3, 1, 2)))
+
+    asyncio.run(main())
+    assert asked[0] == {"a": 1}
+
+
+def test_a_bell_after_the_end_of_the_loop_rings_for_nobody() -> None:
+    waiters = OrderWaiters(Store().find)
+
+    async def main() -> None:
+        task = asyncio.create_task(waiters.wait(order("a"), 5, is_judged))
+        await asyncio.sleep(0)
+        task.cancel()
+
+    asyncio.run(main())
+    waiters._waiters.add(object())  # type: ignore[arg-type]  # as if the loop had ended under him
+    waiters.ring()

@@ -7,7 +7,7 @@ for a lock, ends or dies; who goes on next comes from one seeded generator, so t
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -26,6 +26,7 @@ from shared.ids import ROOT_ORGANIZATION_ID
 from shared.messaging.delivery import Acknowledgement, Batch, Delivery, Outcome, decode_delivery
 from shared.messaging.inbox import Inbox, InboxTransaction, State, Unavailable
 from shared.messaging.outbox import Candidate, Claim, PostgresOutbox, QueueDepth
+from shared.messaging.pace import Pace
 from shared.messaging.relay import Relay
 
 T = TypeVar("T")
@@ -42,6 +43,7 @@ WORKERS_PER_LANE = 2
 ROUNDS_MAX = 400
 TURNS_MAX = 5_000
 RESTART_SECONDS = 4.0
+UNHURRIED = {"sweep_seconds": 1.0, "linger_seconds": 0.0, "acknowledgement_seconds": 0.0, "telling_seconds": 0.0}
 
 
 class Crash(BaseException):
@@ -268,7 +270,9 @@ class MemoryOutbox(PostgresOutbox):
         self._world = world
         self.rows: list[OutboxRow] = []
 
-    def step(self, acknowledgements: Sequence[Acknowledgement], queue_depth: QueueDepth) -> list[Claim]:
+    def step(
+        self, acknowledgements: Sequence[Acknowledgement], queue_depth: QueueDepth, left_out: Collection[str] = ()
+    ) -> list[Claim]:
         self._world.may_crash()
         lost = {id for acknowledgement in acknowledgements for id in self._answered(acknowledgement)}
         lanes: dict[tuple[str, int], list[Candidate]] = {}
@@ -366,7 +370,7 @@ class World:
         self.outboxes = {source: MemoryOutbox(self) for source in SOURCES}
         broker: Any = self.broker
         self._relays = [
-            (source, Relay(source, outbox, broker, listen_url="", sweep_seconds=1.0, linger_seconds=0.0))
+            (source, Relay(source, outbox, broker, listen_url="", pace=Pace(**UNHURRIED)))
             for source, outbox in self.outboxes.items()
             for _ in range(2)
         ]

@@ -1,13 +1,17 @@
-"""What a relay does with a broker that does not answer."""
+"""What a relay does with a broker that does not answer, and for whom it steps when it runs."""
 
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
+import pytest
 import redis
 
 from shared.messaging.delivery import Acknowledgement, Batch, Delivery
 from shared.messaging.outbox import Claim, QueueDepth
+from shared.messaging.pace import Pace
 from shared.messaging.relay import Relay
 
 CLAIMS = [Claim("tests", lane, [Batch(f"batch-{lane}", 1, msgspec.Raw(b"[]"))]) for lane in range(3)]
@@ -19,7 +23,9 @@ class Store:
     def __init__(self) -> None:
         self.released: list[Claim] = []
 
-    def step(self, acknowledgements: Sequence[Acknowledgement], queue_depth: QueueDepth) -> list[Claim]:
+    def step(
+        self, acknowledgements: Sequence[Acknowledgement], queue_depth: QueueDepth, left_out: Collection[str] = ()
+    ) -> list[Claim]:
         self.depths = [queue_depth(claim.destination) for claim in CLAIMS]
         return CLAIMS
 
@@ -46,7 +52,8 @@ class Broker:
 def step(takes: int) -> tuple[Store, Broker, int]:
     store = Store()
     broker: Any = Broker(takes=takes)
-    relay = Relay("source", store, broker, listen_url="", sweep_seconds=1.0, linger_seconds=0.0)
+    pace = Pace(sweep_seconds=1.0, linger_seconds=0.0, acknowledgement_seconds=0.0, telling_seconds=0.0)
+    relay = Relay("source", store, broker, listen_url="", pace=pace)
     return store, broker, relay.step()
 
 
@@ -65,3 +72,41 @@ class TestStep:
         store, _, published = step(takes=3)
         assert published == 3
         assert store.released == []
+
+
+class TellingStore(Store):
+    """Has something for the auditor in its first step; notes whom each step leaves out, and ends the third."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        super().__init__()
+        self.steps: list[Collection[str]] = []
+        self._stop = stop
+
+    def step(
+        self, acknowledgements: Sequence[Acknowledgement], queue_depth: QueueDepth, left_out: Collection[str] = ()
+    ) -> list[Claim]:
+        self.steps.append(left_out)
+        if len(self.steps) == 3:
+            self._stop.set()
+        return [Claim("auditor", 0, [Batch("batch", 1, msgspec.Raw(b"[]"))])] if len(self.steps) == 1 else []
+
+
+class AcknowledgingBroker(Broker):
+    """Its consumers answer each message at once."""
+
+    def take_acknowledgements(self, source: str, wait_seconds: float) -> list[Acknowledgement]:
+        time.sleep(0.001)
+        taken, self.published = self.published, []
+        return [Acknowledgement(batch.id) for delivery in taken for batch in delivery.batches]
+
+
+def test_who_was_just_told_is_left_out_until_his_step_comes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.messaging.relay.listen", lambda url, channel, ring, stop: None)
+    stop = threading.Event()
+    store, broker = TellingStore(stop), AcknowledgingBroker(takes=1)
+    pace = Pace(sweep_seconds=60.0, linger_seconds=0.0, acknowledgement_seconds=0.0, telling_seconds=0.05)
+    relay: Any = Relay("source", store, broker, listen_url="", pace=pace)  # type: ignore[arg-type]
+    running = threading.Thread(target=relay.run, args=(stop,), daemon=True)
+    running.start()
+    running.join(10.0)
+    assert store.steps == [[], ["auditor"], []]
