@@ -77,8 +77,34 @@ def canonical(content: Mapping[str, Any]) -> bytes:
 
 def _canonical_as_written(content: Mapping[str, Any]) -> bytes:
     """The same bytes in a third of the time, of a content as this service makes it (records.py): no floats, whose JSON differs
-    from library to library, and one time, at the top. What is read back may hold anything and takes the long way."""
+    from library to library, and one time, at the top."""
     return _encoder.encode({**content, "timestamp": timestamp_text(content["timestamp"])})
+
+
+def _canonical_as_read(content: Mapping[str, Any]) -> bytes:
+    """The same bytes of whatever is stored. It may hold what the quick way would take for something else (bytes for their
+    Base64, NaN for null, a time for its text); only what cannot be mistaken goes that way."""
+    above = {**content, "timestamp": None}
+    if not _cannot_be_mistaken(above.values()):
+        return canonical(content)
+    try:
+        return _canonical_as_written(content)
+    except OverflowError:  # a number that only JSON can hold
+        return canonical(content)
+
+
+_PLAIN = frozenset({str, int, bool, type(None)})
+
+
+def _cannot_be_mistaken(values: Iterable[Any]) -> bool:
+    for value in values:
+        kind = type(value)
+        if kind in _PLAIN:
+            continue
+        inner = value.values() if kind is dict else value if kind is list else None
+        if inner is None or not _cannot_be_mistaken(inner):
+            return False
+    return True
 
 
 def content_of(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,7 +219,7 @@ def _is_intact(record: Mapping[str, Any]) -> bool:
     if not isinstance(record.get("prev_hash"), str):
         return False
     try:
-        return digest(record["prev_hash"], content_of(record)) == record.get("hash")
+        return _digest(record["prev_hash"], _canonical_as_read(content_of(record))) == record.get("hash")
     except (TypeError, ValueError):
         return False
 

@@ -116,18 +116,21 @@ class Keeping:
         records = documents.stream_logs(self.database, {"seq": {"$gt": start.seq, "$lte": end}})
         return list(takewhile(lambda record: record["timestamp"] < limit, records))
 
-    def verify(self) -> Verification:
+    def verify(self, live: Iterator[Document] | None = None) -> Verification:
         """Recompute the whole chain, archive and live, and name the first record that is changed, missing, reordered,
         inserted or made anew. Memory is bounded.
 
         The head and the checkpoints are read first: records that are appended meanwhile follow them and are examined too.
+
+        Args:
+            live: `documents.stream_logs`, not begun, of a caller who looks at the records as they pass.
         """
         with self.database.reachable():
             noted = documents.find_head(self.database)
         outside = self.checkpoints()
         archived, manifests = (iter(()), Checkpoints(())) if self.archive is None else self._from_archive()
         heads = sorted({*outside.heads, *manifests.heads}, key=lambda head: head.seq)
-        found = chain.verify(joined(archived, documents.stream_logs(self.database)), noted, heads)
+        found = chain.verify(joined(archived, live or documents.stream_logs(self.database)), noted, heads)
         return _with_forgeries(found, [outside.forged, manifests.forged])
 
     def _from_archive(self) -> tuple[Iterator[Document], Checkpoints]:

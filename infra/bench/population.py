@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -27,17 +29,24 @@ _AT_ONCE = 50
 _SIGN_IN_CONNECTIONS = 4
 # Sign-ins of one address are limited (contract, Rate limits); every address signs in fewer.
 _SIGN_INS_PER_ADDRESS = 100
+_RENEWED_AFTER_SECONDS = 450.0
 
 
 @dataclass(slots=True)
 class Population:
-    """Ids and access tokens, customer by customer; `sign_in` renews the tokens, which live 15 minutes."""
+    """Ids and access tokens, customer by customer; `stay_signed_in` renews the tokens, which live 15 minutes."""
 
     port: int
     admin_password: str
     ids: list[int]
     tokens: list[str] = field(default_factory=list)
     admin: str = ""
+    signed_in_at: float = -math.inf
+
+    async def stay_signed_in(self) -> None:
+        """Before each stage: none takes as long as tokens are left then."""
+        if time.monotonic() - self.signed_in_at > _RENEWED_AFTER_SECONDS:
+            await self.sign_in()
 
     async def sign_in(self) -> None:
         names = [("admin", self.admin_password), *((_name(number), _PASSWORD) for number in range(len(self.ids)))]
@@ -47,6 +56,7 @@ class Population:
             found |= await _sign_in_from(f"127.0.0.{number + 2}", self.port, chunk)
         self.admin = found["admin"]
         self.tokens = [found[_name(number)] for number in range(len(self.ids))]
+        self.signed_in_at = time.monotonic()
 
 
 async def _sign_in_from(address: str, port: int, names: Sequence[tuple[str, str]]) -> dict[str, str]:

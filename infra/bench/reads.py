@@ -28,7 +28,7 @@ async def measure_reads(system: BenchSystem, population: Population, watch: Watc
         "page_of_50_orders": [request("GET", "/api/orders?limit=50", token=token) for token in customers],
         "assets_of_a_customer": [request("GET", "/api/assets", token=token) for token in customers],
         "audit_search": [
-            request("GET", f"/api/audit/logs?entity_type=Order&entity_id={order_id}", token=population.admin)
+            request("GET", f"/api/audit/logs?entity_type=order&entity_id={order_id}", token=population.admin)
             for order_id in order_ids
         ],
     }

@@ -80,11 +80,22 @@ def _processes(counters: dict[str, Any]) -> Iterator[str]:
     yield f"{'total':<16} {'':>23}  {totals}"
 
 
+_READS = ("page_of_50_orders", "assets_of_a_customer", "audit_search")
+
+
 def _reads(reads: list[dict[str, Any]]) -> Iterator[str]:
     for each in reads:
         yield f"reads at {each['orders']:,} orders"
-        for name in ("page_of_50_orders", "assets_of_a_customer", "audit_search"):
+        for name in _READS:
             pages = each[name].get("buffers")
             yield f"  {name.replace('_', ' '):<22} p50 {each[name]['p50_ms']:>6.1f} ms" + (
                 f", {pages:.0f} buffers" if pages is not None else ""
             )
+    if len(reads) > 1:
+        first, last = reads[0], reads[-1]
+        worst = max(last[name][figure] / first[name][figure] for name in _READS for figure in _compared(first[name]))
+        yield f"  the worst figure grew to {worst:.2f} of what it was at {first['orders']:,}   bound 1.2"
+
+
+def _compared(read: dict[str, Any]) -> list[str]:
+    return [figure for figure in ("p50_ms", "buffers") if figure in read]

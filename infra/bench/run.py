@@ -11,6 +11,7 @@ from typing import Any
 import uvloop
 
 from infra.bench.counters import count, per_order
+from infra.bench.fill import fill
 from infra.bench.load import watching
 from infra.bench.pgbench import Yardsticks
 from infra.bench.population import populate
@@ -36,6 +37,7 @@ class Profile:
     """How much is measured.
 
     `orders`: of a round's backlog, even. `load_shares`: of the full-stack rate, each offered for `latency_seconds`.
+    `reads_at`: reads are also measured at so many orders, before the rounds and, on a past that is filled by bulk load, at the end.
     """
 
     rounds: int
@@ -44,10 +46,11 @@ class Profile:
     latency_seconds: float
     sustained_seconds: float
     load_shares: tuple[float, ...] = ()
+    reads_at: tuple[int, int] | None = None
 
 
 PROFILES = {
-    "short": Profile(rounds=3, orders=3_000, yardstick_seconds=3, latency_seconds=6, sustained_seconds=6),
+    "short": Profile(rounds=3, orders=4_000, yardstick_seconds=3, latency_seconds=6, sustained_seconds=6),
     "full": Profile(
         rounds=5,
         orders=20_000,
@@ -55,6 +58,7 @@ PROFILES = {
         latency_seconds=30,
         sustained_seconds=60,
         load_shares=(0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1),
+        reads_at=(10_000, 1_000_000),
     ),
 }
 
@@ -72,8 +76,12 @@ def measure(profile: Profile, say: Say) -> dict[str, Any]:
         with watching(system) as watch:
             bench = Bench(system, population, watch)
             found = uvloop.run(_measure(bench, yardsticks, profile, say))
-        say("reconcile and audit verify")
-        found["counters"] |= _verified(system)
+            say("reconcile and audit verify")
+            found["counters"] |= _verified(system)
+            if profile.reads_at is not None:
+                say(f"reads at {profile.reads_at[1]:,} orders")
+                fill(system, profile.reads_at[1])
+                found["counters"]["reads"].append(uvloop.run(_reads(bench)))
     return found
 
 
@@ -84,6 +92,11 @@ async def _measure(bench: Bench, yardsticks: Yardsticks, profile: Profile, say: 
     await warm_up(bench)
     say(f"counting at a backlog of {COUNTED_ORDERS:,}")
     counters = await counted(bench)
+    reads = []
+    if profile.reads_at is not None:
+        say(f"reads at {profile.reads_at[0]:,} orders")
+        await backlog(bench, profile.reads_at[0] - bench.watch.totals().matched)
+        reads.append(await _reads(bench))
     say("rounds")
     rounds = []
     for number in range(profile.rounds):
@@ -100,7 +113,7 @@ async def _measure(bench: Bench, yardsticks: Yardsticks, profile: Profile, say: 
             await sustained(bench, share * full_rate, profile.latency_seconds) for share in profile.load_shares
         ]
     say("reads")
-    counters["reads"] = [await measure_reads(bench.system, bench.population, bench.watch)]
+    counters["reads"] = [*reads, await _reads(bench)]
     counters["memory_mib"] = _memory(at_rest, rounds, profile)
     return {
         **ratios(rounds),
@@ -109,6 +122,11 @@ async def _measure(bench: Bench, yardsticks: Yardsticks, profile: Profile, say: 
         "counters": counters,
         "rounds": rounds,
     }
+
+
+async def _reads(bench: Bench) -> dict[str, Any]:
+    await bench.population.stay_signed_in()
+    return await measure_reads(bench.system, bench.population, bench.watch)
 
 
 async def warm_up(bench: Bench) -> None:

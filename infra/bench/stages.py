@@ -28,6 +28,7 @@ async def backlog(bench: Bench, orders: int) -> dict[str, Any]:
 
     Rates are orders per second: `accepted`, `settled` and `told`, the last two from the moment of letting go.
     """
+    await bench.population.stay_signed_in()
     requests = order_requests(bench.population, orders)
     before = bench.watch.totals()
     pids = bench.system.pids()
@@ -58,6 +59,7 @@ async def backlog(bench: Bench, orders: int) -> dict[str, Any]:
 
 async def full_stack(bench: Bench, orders: int) -> dict[str, Any]:
     """Post `orders` as fast as they are taken while everything runs; from the first post until all are settled."""
+    await bench.population.stay_signed_in()
     requests = order_requests(bench.population, orders)
     before = bench.watch.totals()
     started = time.perf_counter()
@@ -73,6 +75,7 @@ async def full_stack(bench: Bench, orders: int) -> dict[str, Any]:
 
 async def latency(bench: Bench, per_second: float, seconds: float) -> dict[str, float]:
     """From when an order was due to be posted until its ORDER_CONFIRMED was answered, in milliseconds, at a steady rate."""
+    await bench.population.stay_signed_in()
     requests = order_requests(bench.population, _even(per_second * seconds), wait=10)
     found = await post_at(bench.population.port, requests, per_second)
     await _clear(bench)
@@ -81,6 +84,7 @@ async def latency(bench: Bench, per_second: float, seconds: float) -> dict[str, 
 
 async def sustained(bench: Bench, per_second: float, seconds: float) -> dict[str, float]:
     """The same with the admin sweeping all along, and how many sagas still await an answer one second after the last post."""
+    await bench.population.stay_signed_in()
     requests = order_requests(bench.population, _even(per_second * seconds), wait=10)
     started = time.perf_counter()
     async with sweeping(bench.population):

@@ -47,10 +47,12 @@ def archive(data_dir: DataDir = None) -> None:
 
 
 def _verify(data_dir: Any) -> dict[str, Any]:
+    from infra.runtime import collector
     from infra.runtime.failures import RuntimeFailure
     from shared.db.engine import DatabaseUnavailable
 
     tasks = _tasks(data_dir)
+    collector.tune()
     try:
         result: dict[str, Any] = tasks.verify_from_command_line()
     except DatabaseUnavailable as error:

@@ -30,6 +30,9 @@ def bench(
         ProfileName.SHORT
     ),
     orders: Annotated[int | None, typer.Option(min=400, help="Orders of a round; else the profile's.")] = None,
+    reads_at: Annotated[
+        int | None, typer.Option(min=20_000, help="Compare reads at 10,000 orders with those at so many, bulk loaded.")
+    ] = None,
 ) -> None:
     """Measure a system of its own, started for it with the default settings of `up`, as ratios to what its Postgres can do.
 
@@ -43,6 +46,8 @@ def bench(
     chosen = PROFILES[profile]
     if orders is not None:
         chosen = replace(chosen, orders=orders + orders % 2)
+    if reads_at is not None:
+        chosen = replace(chosen, reads_at=(10_000, reads_at))
     started = time.monotonic()
     found = measure(
         chosen, lambda line: print(f"{time.monotonic() - started:6.1f} s  {line}", file=sys.stderr, flush=True)

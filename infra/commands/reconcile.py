@@ -24,10 +24,12 @@ def reconcile(as_json: Json = False, data_dir: DataDir = None) -> None:
     from infra.reconcile.run import reconcile as prove
     from infra.reconcile.settings import Settings
     from infra.reconcile.stores import Stores
+    from infra.runtime import collector
     from infra.runtime.failures import NoSystem
     from shared.db.engine import DatabaseUnavailable
 
     environment = use_databases(data_dir)
+    collector.tune()
     started = time.monotonic()
     documents = []
     try:

@@ -4,6 +4,7 @@ order goes together."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from infra.reconcile.agreement import NEEDS_HUMAN, broken_path, disagreement
 from infra.reconcile.check import Check, Examined
@@ -146,7 +147,7 @@ def misqueued(queued: Row | None, saga: str | None) -> str | None:
 
 
 def _stuck(stores: Stores, keys: Sequence[str] | None) -> Iterator[Suspect]:
-    silent = {
+    silent: dict[str, Any] = {
         "order_silent": [str(state) for state in order_saga.ENDED | order_saga.RESTING],
         "trade_silent": [str(state) for state in trade_saga.ENDED],
         "overdue": stores.settings.overdue_seconds,

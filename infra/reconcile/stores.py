@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from threading import Lock
 from types import TracebackType
 from typing import Self
 
@@ -27,6 +28,7 @@ class Stores:
     def __init__(self, environment: Mapping[str, str], settings: Settings) -> None:
         self.settings = settings
         self._environment = environment
+        self._opening = Lock()
         self._databases: dict[str, Database] = {}
         self._mongo: dict[str, MongoDatabase] = {}
 
@@ -42,17 +44,19 @@ class Stores:
             documents.close()
 
     def database(self, service: str) -> Database:
-        if service not in self._databases:
-            _, variable, _ = DATABASES[service]
-            self._databases[service] = Database(
-                self._environment[variable], name=f"{service} reconcile", pool_size=_CONNECTIONS
-            )
-        return self._databases[service]
+        with self._opening:
+            if service not in self._databases:
+                _, variable, _ = DATABASES[service]
+                self._databases[service] = Database(
+                    self._environment[variable], name=f"{service} reconcile", pool_size=_CONNECTIONS
+                )
+            return self._databases[service]
 
     def documents(self, service: str) -> MongoDatabase:
-        if service not in self._mongo:
-            self._mongo[service] = MongoDatabase(self._environment["BROKAGE_MONGO_URL"], service, pool_size=2)
-        return self._mongo[service]
+        with self._opening:
+            if service not in self._mongo:
+                self._mongo[service] = MongoDatabase(self._environment["BROKAGE_MONGO_URL"], service, pool_size=2)
+            return self._mongo[service]
 
     @contextmanager
     def snapshot(self, service: str) -> Iterator[Connection]:

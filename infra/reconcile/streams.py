@@ -20,6 +20,8 @@ def stream(
     statement: LiteralString,
     only: LiteralString = "",
     keys: Sequence[str] | None = None,
+    *,
+    page: int = _PAGE,
     **parameters: Any,
 ) -> Iterator[Row]:
     """The rows of `statement`, by a cursor of the server in the caller's transaction.
@@ -27,12 +29,13 @@ def stream(
     Args:
         statement: yields `key` in ascending order; has `/*only*/` at the end of its WHERE clause.
         only: with `keys`, the further condition on `%(keys)s` that narrows it to them.
+        page: how many rows are in memory at a time.
     """
     if keys is not None:
         statement = statement.replace("/*only*/", f"AND {only}")
         parameters["keys"] = list(keys)
     with connection.cursor(name=f"reconcile-{new_id()}") as cursor:
-        cursor.itersize = _PAGE
+        cursor.itersize = page
         cursor.execute(statement, parameters)
         yield from cursor
 

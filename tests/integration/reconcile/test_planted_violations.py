@@ -409,8 +409,8 @@ class TestDocuments:
 
     def untold(self, world: World) -> list[str]:
         examined = Examined(limit=20)
-        with Stores(world.environment, IMPATIENT) as stores:
-            telling.check(stores, examined)
+        with Stores(world.environment, IMPATIENT) as stores, telling.noted(stores) as notes:
+            telling.check(stores, notes, examined)
         return [f"{finding.row}: {finding.reason}" for finding in examined.findings]
 
     def test_a_customer_who_was_not_told(self, world: World) -> None:

@@ -2,11 +2,14 @@
 
 import itertools
 import random
+from collections.abc import Callable
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
+from uuid import UUID
 
 import pytest
+from bson.binary import Binary
 from bson.int64 import Int64
 
 from auditor.chain import GENESIS, START, FirstBad, Head, Tampering, canonical, content_of, digest, link, verify
@@ -121,6 +124,33 @@ class TestVerify:
         head = head_of(chain)
         chain[4].update(change)
         assert first_bad(chain, head) == FirstBad(5, Tampering.CHANGED)
+
+    @pytest.mark.parametrize(
+        ("written", "stored"),
+        [
+            (None, float("nan")),
+            (None, float("-inf")),
+            ("aGVsbG8=", b"hello"),
+            ("aGVsbG8=", Binary(b"hello", 5)),
+            ("2026-11-21T10:00:00Z", MOMENT.replace(microsecond=0)),
+            ("00000000-0000-0000-0000-000000000005", UUID(int=5)),
+        ],
+        ids=lambda value: type(value).__name__,
+    )
+    @pytest.mark.parametrize(
+        "within", [lambda value: value, lambda value: {"a": [1, {"b": value}]}], ids=["bare", "deep"]
+    )
+    def test_a_value_of_another_type_that_some_json_writes_alike_is_named(
+        self, written: Any, stored: Any, within: Callable[[Any], Any]
+    ) -> None:
+        chain, head = link(START, [{**create_content(1), "new_value": within(written)}, create_content(2)])
+        assert first_bad(chain, head) is None
+        chain[0]["new_value"] = within(stored)
+        assert first_bad(chain, head) == FirstBad(1, Tampering.CHANGED)
+
+    def test_a_number_that_no_store_could_hold_is_named(self, chain: list[Record]) -> None:
+        chain[4]["new_value"] = {"size": 2**70}  # of an archive: JSON can
+        assert first_bad(chain, head_of(chain)) == FirstBad(5, Tampering.CHANGED)
 
     def test_a_removed_field_is_named(self, chain: list[Record]) -> None:
         del chain[4]["old_value"]
