@@ -37,21 +37,25 @@ _TRANSIENT = (
     errors.IdleInTransactionSessionTimeout,
     errors.ConnectionException,
 )
+_PLANS = {
+    # All is looked up by key. Without statistics yet the planner prefers scans of what was empty a moment ago; and since it
+    # expects a hundred rows of every list it is given, it scans thousands where a few are asked for.
+    "enable_seqscan": "off",
+    "jit": "off",
+}
 HANDLER_LIMITS = {
     # A stopped worker must not hold a lane or a lock for long (messaging.md, limits).
     "statement_timeout": "5s",
     "lock_timeout": "3s",
     "idle_in_transaction_session_timeout": "5s",
     "transaction_timeout": "10s",
-    # Batches look up by key; without statistics yet the planner prefers scans of what was empty a moment ago.
-    "enable_seqscan": "off",
-    "jit": "off",
+    **_PLANS,
 }
 REQUEST_LIMITS = {
     "statement_timeout": "5s",
     "lock_timeout": "3s",
     "idle_in_transaction_session_timeout": "10s",
-    "jit": "off",
+    **_PLANS,
 }
 
 

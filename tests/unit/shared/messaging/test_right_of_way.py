@@ -31,7 +31,25 @@ class TestRightOfWay:
         with way.ahead(), way.behind():
             pass
 
-    def test_with_nothing_ahead_it_does_not_wait_at_all(self) -> None:
+    def test_of_two_that_come_together_it_is_the_second_even_if_it_came_first(self) -> None:
+        way = RightOfWay(patience_seconds=30, calm_seconds=0.5)
+        order: list[str] = []
+        waiting = threading.Event()
+
+        def background() -> None:
+            waiting.set()
+            with way.behind():
+                order.append("behind")
+
+        thread = threading.Thread(target=background)
+        thread.start()
+        waiting.wait(5)
+        with way.ahead():
+            order.append("ahead")
+        thread.join(5)
+        assert order == ["ahead", "behind"]
+
+    def test_with_nothing_ahead_it_only_waits_for_a_moment(self) -> None:
         way = RightOfWay(patience_seconds=3600)
         with way.behind():
             pass
