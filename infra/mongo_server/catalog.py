@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from infra.mongo_server.errors import CommandError
-from infra.mongo_server.keys import NULL_KEY, UNDEFINED_KEY, descending, encode
+from infra.mongo_server.keys import NULL_KEY, UNDEFINED_KEY, descending, encode, encode_each
 from infra.mongo_server.match import Predicate, compile_filter
 from infra.mongo_server.paths import MISSING, Doc, Parts, lookup, reach, split
 
@@ -95,7 +95,7 @@ def _keys(values: list[Any]) -> list[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """The short way to the keys of a document: what several indexes hold of it is reached and encoded once.
+    """The short way to the keys of documents: what several indexes hold of them is reached and encoded once.
 
     It is for indexes over every document, and for fields without arrays on the way, as nearly all are; the rest is
     asked of the index.
@@ -118,27 +118,47 @@ class _Layout:
             columns.append(tuple(zip(at, directions, strict=True)))
         return cls(tuple(places), tuple(columns))
 
-    def encoded(self, doc: Doc) -> list[bytes | None]:
-        """The encoding of each field, None where an array is."""
-        found: list[bytes | None] = []
-        for parts in self.fields:
-            value = doc.get(parts[0], MISSING) if len(parts) == 1 else reach(doc, parts)
-            if value is MISSING:
-                found.append(NULL_KEY)
-            else:
-                found.append(None if isinstance(value, list) else encode(value))
-        return found
+    def encoded(self, docs: Sequence[Doc]) -> list[list[bytes] | None]:
+        """Of each field its encodings, one for each document; None where one of them has an array."""
+        columns = [_column(docs, parts) for parts in self.fields]
+        return [None if list in set(map(type, column)) else encode_each(column) for column in columns]
 
 
-def _joined(fields: Sequence[bytes | None], columns: Sequence[tuple[int, bool]]) -> bytes | None:
-    """One key of its fields; None where one of them is not plain."""
-    key = b""
+def _column(docs: Sequence[Doc], parts: Parts) -> list[Any]:
+    """A field's values; what is missing is indexed as null."""
+    if len(parts) == 1:
+        name = parts[0]
+        return [doc.get(name) for doc in docs]
+    return [None if (value := reach(doc, parts)) is MISSING else value for doc in docs]
+
+
+def _joined(fields: Sequence[list[bytes] | None], columns: Sequence[tuple[int, bool]]) -> list[bytes] | None:
+    """Keys of their fields, one for each document; None where one of the fields is not plain."""
+    joined = []
     for place, backward in columns:
         part = fields[place]
         if part is None:
             return None
-        key += descending(part) if backward else part
-    return key
+        joined.append([descending(key) for key in part] if backward else part)
+    return joined[0] if len(joined) == 1 else list(map(b"".join, zip(*joined, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """Entries of one index: each key, and beside it the position of its document."""
+
+    keys: list[bytes] = field(default_factory=list)
+    owners: list[int] = field(default_factory=list)
+
+    def add(self, other: "Entries", first: int) -> None:
+        """Those of further documents, of which the first has the position `first`."""
+        self.keys.extend(other.keys)
+        self.owners.extend([first + owner for owner in other.owners])
+
+    @property
+    def fan_out(self) -> bool:
+        """Whether a document has more than one."""
+        return len(set(self.owners)) < len(self.owners)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +184,18 @@ class Collection:
     def expiring(self) -> tuple[Index, ...]:
         return tuple(index for index in self.indexes if index.expire_after_seconds is not None)
 
-    def entries(self, doc: Doc) -> list[list[bytes]]:
-        """The document's keys, a list for each index."""
-        fields = self._layout.encoded(doc)
-        entries = []
+    def entries(self, docs: Sequence[Doc]) -> list[Entries]:
+        """The documents' entries, for each index. Many at once: a field is a column, and what it costs to look at one is shared."""
+        fields = self._layout.encoded(docs)
+        found = []
         for index, columns in zip(self.indexes, self._layout.columns, strict=True):
-            key = None if columns is None else _joined(fields, columns)
-            entries.append(index.entries(doc) if key is None else [key])
-        return entries
+            keys = None if columns is None else _joined(fields, columns)
+            found.append(_each_alone(index, docs) if keys is None else Entries(keys, list(range(len(keys)))))
+        return found
+
+    def keys(self, doc: Doc) -> list[list[bytes]]:
+        """One document's keys, a list for each index."""
+        return [entries.keys for entries in self.entries([doc])]
 
     def hides(self, doc: Doc, now: datetime) -> bool:
         """Whether a TTL index says the document is over, although the sweep has not removed it yet."""
@@ -183,6 +207,14 @@ class Collection:
                 if any(isinstance(moment, datetime) and moment <= limit for moment in moments):
                     return True
         return False
+
+
+def _each_alone(index: Index, docs: Sequence[Doc]) -> Entries:
+    found = Entries()
+    for position, doc in enumerate(docs):
+        keys = index.entries(doc)
+        found.add(Entries(keys, [0] * len(keys)), position)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

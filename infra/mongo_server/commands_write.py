@@ -53,12 +53,12 @@ class Writes:
         # Entries are computed before the lock; a new index in between is rare and only costs doing it again.
         with self._storage.read() as snapshot:
             known = snapshot.catalog.find(arguments.database, arguments.target)
-        attempts = [_attempt(prepare, raw, known) for raw in raws]
+        prepared = _prepared(raws, known)
         with self._storage.write() as transaction:
             collection = transaction.collection(arguments.database, arguments.target)
             if known is None or [index.id for index in known.indexes] != [index.id for index in collection.indexes]:
-                attempts = [_attempt(prepare, raw, collection) for raw in raws]
-            return _insert_all(transaction, collection, attempts, ordered)
+                prepared = _prepared(raws, collection)
+            return _insert_all(transaction, collection, raws, prepared, ordered)
 
     def update(self, arguments: Arguments) -> Doc:
         arguments.check(frozenset({"updates", "ordered"}))
@@ -158,34 +158,30 @@ def _decoded(statement: Any) -> Any:
         raise bad_value(f"invalid BSON: {error}") from error
 
 
-def _attempt(
-    function: Callable[[Any, Collection | None], Prepared], raw: Any, known: Collection | None
-) -> Prepared | CommandError:
-    """A document that cannot be stored is an error of its own, not of the whole command."""
+def _prepared(raws: list[Any], collection: Collection | None) -> Prepared | None:
+    """None if one of them cannot be stored: an error of that document, not of the whole command."""
     try:
-        return function(raw, known)
-    except CommandError as error:
-        return error
+        return prepare(raws, collection)
+    except CommandError:
+        return None
 
 
 def _insert_all(
-    transaction: WriteTransaction, collection: Collection, attempts: list[Prepared | CommandError], ordered: bool
+    transaction: WriteTransaction, collection: Collection, raws: list[Any], prepared: Prepared | None, ordered: bool
 ) -> Doc:
-    good = [attempt for attempt in attempts if isinstance(attempt, Prepared)]
-    if len(good) == len(attempts):
+    if prepared is not None:
         try:
             with _savepoint(transaction):
-                insert(transaction, collection, good)
-            return {"n": len(good), "ok": 1.0}
+                insert(transaction, collection, prepared)
+            return {"n": len(raws), "ok": 1.0}
         except sqlite3.IntegrityError:
-            pass  # some key is taken: find out which, one document after the other
+            pass  # some key is taken
+    # Find out which cannot be stored, one document after the other.
     stored = 0
     errors = []
-    for position, attempt in enumerate(attempts):
+    for position, raw in enumerate(raws):
         try:
-            if isinstance(attempt, CommandError):
-                raise attempt
-            insert_one(transaction, collection, attempt)
+            insert_one(transaction, collection, raw)
             stored += 1
         except CommandError as error:
             errors.append(error.write_error(position))
@@ -235,7 +231,7 @@ def _rewrite(transaction: WriteTransaction, collection: Collection, row: Row, up
 def _upsert(transaction: WriteTransaction, arguments: Arguments, query: Doc, update: Update) -> Doc:
     doc = update.insertion(query, utc_now())
     collection = transaction.collection(arguments.database, arguments.target)
-    insert_one(transaction, collection, prepare(doc, collection))
+    insert_one(transaction, collection, doc)
     return doc
 
 

@@ -11,7 +11,7 @@ from bson.errors import BSONError
 from bson.objectid import ObjectId
 from bson.regex import Regex
 
-from infra.mongo_server.catalog import Collection, Index
+from infra.mongo_server.catalog import Collection, Entries, Index
 from infra.mongo_server.errors import CommandError, bad_value
 from infra.mongo_server.match import Predicate
 from infra.mongo_server.paths import Doc
@@ -21,6 +21,8 @@ from infra.mongo_server.storage import WriteTransaction
 
 _BACKFILL_BATCH = 1000
 _ROWS_AT_ONCE = (128, 16, 1)
+_DECODED_AT_ONCE = 64
+_NO_IDS = (list, Regex)
 
 
 def utc_now() -> datetime:
@@ -56,37 +58,60 @@ class Row:
 
 @dataclass(slots=True)
 class Prepared:
-    """A document ready to be stored: its bytes and its entries, one list per index.
+    """Documents ready to be stored: their bytes, and their entries for each index.
 
-    Not the decoded document: thousands of them kept at once cost as much as decoding them.
+    Not the decoded documents: thousands of them kept at once cost as much as decoding them.
     """
 
-    body: bytes
-    entries: list[list[bytes]]
+    bodies: list[bytes]
+    entries: list[Entries]
 
 
-def prepare(raw: bytes | Doc, collection: Collection | None) -> Prepared:
-    """Check a new document, give it an `_id` if it has none, and compute its entries for the known indexes."""
-    if isinstance(raw, bytes):
-        try:
-            doc = bson.decode(raw)
-        except BSONError as error:
-            raise bad_value(f"invalid BSON: {error}") from error
-        body = raw
-    elif isinstance(raw, dict):
-        doc, body = raw, b""
-    else:
+def prepare(raws: Sequence[bytes | Doc], collection: Collection | None) -> Prepared:
+    """Check new documents, give an `_id` to those that have none, and compute their entries for the known indexes.
+
+    Raises:
+        CommandError: one of them cannot be stored.
+    """
+    prepared = Prepared([], [] if collection is None else [Entries() for _ in collection.indexes])
+    for start in range(0, len(raws), _DECODED_AT_ONCE):
+        docs, bodies = _checked(raws[start : start + _DECODED_AT_ONCE])
+        prepared.bodies += bodies
+        if collection is not None:
+            for entries, more in zip(prepared.entries, collection.entries(docs), strict=True):
+                entries.add(more, start)
+    return prepared
+
+
+def _checked(raws: Sequence[bytes | Doc]) -> tuple[list[Doc], list[bytes]]:
+    """Documents with their `_id` in front, and their bytes."""
+    docs, bodies = _decoded(raws)
+    for position, doc in enumerate(docs):
+        if next(iter(doc), None) != "_id":
+            doc = {"_id": doc["_id"] if "_id" in doc else ObjectId(), **doc}
+            docs[position], bodies[position] = doc, b""
+        check_document(doc)
+        bodies[position] = checked_body(doc, bodies[position])
+    return docs, bodies
+
+
+def _decoded(raws: Sequence[Any]) -> tuple[list[Doc], list[bytes]]:
+    """The documents, and their bytes as they came or none."""
+    if all(isinstance(raw, dict) for raw in raws):
+        return list(raws), [b""] * len(raws)
+    if not all(isinstance(raw, bytes) for raw in raws):
         raise CommandError(14, "a document to insert must be an object")
-    if next(iter(doc), None) != "_id":
-        doc = {"_id": doc["_id"] if "_id" in doc else ObjectId(), **doc}
-        body = b""
-    check_document(doc)
-    body = checked_body(doc, body)
-    return Prepared(body, [] if collection is None else collection.entries(doc))
+    try:
+        docs = bson.decode_all(b"".join(raws))
+    except BSONError as error:
+        raise bad_value(f"invalid BSON: {error}") from error
+    if len(docs) != len(raws):
+        raise bad_value("invalid BSON: more than one document in the place of one")
+    return docs, list(raws)
 
 
 def check_document(doc: Doc) -> None:
-    if isinstance(doc["_id"], list | Regex):
+    if isinstance(doc["_id"], _NO_IDS):
         raise bad_value(f"the '_id' value cannot be of type {type(doc['_id']).__name__}")
     if "$" in "".join(doc):
         for name in doc:
@@ -101,27 +126,22 @@ def checked_body(doc: Doc, body: bytes = b"") -> bytes:
     return body
 
 
-def insert(transaction: WriteTransaction, collection: Collection, documents: Sequence[Prepared]) -> None:
+def insert(transaction: WriteTransaction, collection: Collection, documents: Prepared) -> None:
     """Store all or raise `sqlite3.IntegrityError` half way (the caller holds a savepoint): the fast path."""
     connection = transaction.connection
     first = _next_rid(connection, collection)
-    bodies: list[Any] = []
-    for rid, document in enumerate(documents, first):
-        bodies += (rid, document.body)
-    _insert_rows(connection, collection.table, bodies)
-    for position, index in enumerate(collection.indexes):
-        rows: list[Any] = []
-        for rid, document in enumerate(documents, first):
-            for key in document.entries[position]:
-                rows += (key, rid)
-        _insert_rows(connection, index.table, rows)
-        if not index.multikey and any(len(document.entries[position]) > 1 for document in documents):
+    _insert_rows(connection, collection.table, range(first, first + len(documents.bodies)), documents.bodies)
+    for index, entries in zip(collection.indexes, documents.entries, strict=True):
+        _insert_rows(connection, index.table, entries.keys, [first + owner for owner in entries.owners])
+        if not index.multikey and entries.fan_out:
             transaction.mark_multikey(collection, index)
 
 
-def _insert_rows(connection: sqlite3.Connection, table: str, values: list[Any]) -> None:
-    """Rows of two columns, one after the other in `values`. Many go in one statement: each costs its own way into SQLite
-    and back, and twice the turn of this thread among the others."""
+def _insert_rows(connection: sqlite3.Connection, table: str, left: Sequence[Any], right: Sequence[Any]) -> None:
+    """Rows of two columns. Many go in one statement: each costs its own way into SQLite and back, and twice the turn of
+    this thread among the others."""
+    values: list[Any] = [None] * (2 * len(left))
+    values[::2], values[1::2] = left, right
     start = 0
     for rows in _ROWS_AT_ONCE:
         statement = f"INSERT INTO {table} VALUES " + ", ".join(["(?, ?)"] * rows)
@@ -130,10 +150,12 @@ def _insert_rows(connection: sqlite3.Connection, table: str, values: list[Any]) 
             start += 2 * rows
 
 
-def insert_one(transaction: WriteTransaction, collection: Collection, document: Prepared) -> None:
+def insert_one(transaction: WriteTransaction, collection: Collection, raw: bytes | Doc) -> None:
     """Store one document or refuse it as a duplicate, leaving nothing."""
-    _refuse_duplicates(transaction, collection, document.body, document.entries, own_rid=None)
-    insert(transaction, collection, [document])
+    document = prepare([raw], collection)
+    keys = [entries.keys for entries in document.entries]
+    _refuse_duplicates(transaction, collection, document.bodies[0], keys, own_rid=None)
+    insert(transaction, collection, document)
 
 
 def _next_rid(connection: sqlite3.Connection, collection: Collection) -> int:
@@ -175,7 +197,7 @@ def replace(transaction: WriteTransaction, collection: Collection, row: Row, new
     """Give a row a new content; only the entries that differ are written."""
     check_document(new)
     body = checked_body(new)
-    before, after = collection.entries(row.doc), collection.entries(new)
+    before, after = collection.keys(row.doc), collection.keys(new)
     if before != after:
         _refuse_duplicates(transaction, collection, body, after, own_rid=row.rid)
     connection = transaction.connection

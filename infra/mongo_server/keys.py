@@ -8,7 +8,7 @@ Numbers of all widths share one encoding (1 == 1.0), booleans do not (True != 1)
 
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
@@ -27,6 +27,7 @@ UNDEFINED_KEY: Final = b"\x04"  # the index entry of an empty array: below null
 NULL_KEY: Final = b"\x05"
 TAG_ARRAY: Final = 25
 
+_STRING: Final = "\x0f"
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - bson decodes to naive UTC, and so does this server throughout
 _MILLISECOND = timedelta(milliseconds=1)
 _COMPLEMENT = bytes(255 - byte for byte in range(256))
@@ -42,10 +43,24 @@ _cached = lru_cache(maxsize=4096)
 
 def encode(value: Any) -> bytes:
     """The comparable bytes of one value; a type without a defined order here is refused."""
-    encoder = _ENCODERS.get(type(value))
+    return _encoder(type(value))(value)
+
+
+def encode_each(values: Sequence[Any]) -> list[bytes]:
+    """`encode` of each. A field's values are mostly of one type; then it costs a third."""
+    kinds = set(map(type, values))
+    if kinds == {str} and "\0" not in "".join(values):
+        return [f"{_STRING}{value}\0\0".encode() for value in values]
+    if len(kinds) == 1:
+        return list(map(_encoder(kinds.pop()), values))
+    return [encode(value) for value in values]
+
+
+def _encoder(kind: type) -> Callable[[Any], bytes]:
+    encoder = _ENCODERS.get(kind)
     if encoder is None:
-        raise bad_value(f"a value of type {type(value).__name__} cannot be compared, sorted or indexed")
-    return encoder(value)
+        raise bad_value(f"a value of type {kind.__name__} cannot be compared, sorted or indexed")
+    return encoder
 
 
 def descending(encoded: bytes) -> bytes:
@@ -69,7 +84,7 @@ def _text(tag: int) -> Callable[[str], bytes]:
     return encode_text
 
 
-_string = _text(15)
+_string = _text(ord(_STRING))
 
 
 def _number(value: float) -> bytes:

@@ -7,7 +7,7 @@ from bson.objectid import ObjectId
 
 from infra.mongo_server.arguments import check_fields
 from infra.mongo_server.catalog import Collection
-from infra.mongo_server.documents import insert_one, prepare, replace
+from infra.mongo_server.documents import insert_one, replace
 from infra.mongo_server.errors import CommandError, bad_value, not_supported
 from infra.mongo_server.paths import MISSING, Doc, get_one, split
 from infra.mongo_server.reads import first
@@ -70,7 +70,7 @@ def _merge_one(
         if unmatched == "fail":
             raise CommandError(13113, "$merge could not find a matching document")
         if unmatched == "insert":
-            insert_one(transaction, collection, prepare(doc, collection))
+            insert_one(transaction, collection, doc)
     elif matched == "fail":
         raise CommandError(11000, "$merge found a matching document")
     elif matched != "keepExisting":

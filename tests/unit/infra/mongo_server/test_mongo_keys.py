@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.mongo_server.errors import CommandError
-from infra.mongo_server.keys import descending, encode
+from infra.mongo_server.keys import descending, encode, encode_each
 
 int64 = st.integers(-(2**63), 2**63 - 1)
 numbers = st.one_of(int64, st.floats(allow_nan=False), st.integers(2**53 - 3, 2**53 + 3))
@@ -51,6 +51,10 @@ class TestEncode:
     def test_no_key_is_the_beginning_of_another(self, left: list[Any], right: list[Any]) -> None:
         one, other = encode(left), encode(right)
         assert one == other or not (one.startswith(other) or other.startswith(one))
+
+    @given(st.one_of(st.lists(texts), st.lists(int64), st.lists(dates), st.lists(st.one_of(numbers, texts, st.none()))))
+    def test_many_values_have_the_keys_that_each_has_alone(self, values: list[Any]) -> None:
+        assert encode_each(values) == [encode(value) for value in values]
 
     def test_nan_equals_itself_and_comes_before_all_numbers(self) -> None:
         assert encode(math.nan) == encode(-math.nan)

@@ -83,7 +83,7 @@ class TestChoose:
             for spec in specs[:1]:  # one index before the documents, the others over them
                 collection, _ = transaction.add_index(collection, spec)
             stored = [{"_id": number, **document} for number, document in enumerate(documents)]
-            insert(transaction, collection, [prepare(bson.encode(document), collection) for document in stored])
+            insert(transaction, collection, prepare([bson.encode(document) for document in stored], collection))
             for spec in specs[1:]:
                 collection, index = transaction.add_index(collection, spec)
                 backfill(transaction, collection, index)
@@ -137,7 +137,7 @@ class TestQueryPlans:
         storage = Storage(tmp_path / "data.sqlite")
         with storage.write() as transaction:
             collection = transaction.collection("app", "things")
-            insert(transaction, collection, [prepare({"_id": number}, collection) for number in range(1000)])
+            insert(transaction, collection, prepare([{"_id": number} for number in range(1000)], collection))
             examined = Examined()
             found = bodies(transaction.connection, collection, {}, sort={"_id": -1}, limit=5, examined=examined)
             assert [bson.decode(body)["_id"] for body in found] == [999, 998, 997, 996, 995]

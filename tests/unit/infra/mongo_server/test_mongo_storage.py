@@ -1,18 +1,21 @@
 """Transactions, expiry and what a failed command leaves behind."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import bson
 import pytest
 
+from infra.mongo_server.catalog import Collection
 from infra.mongo_server.cursors import OPEN_MAX, Cursor, Cursors
 from infra.mongo_server.documents import insert, prepare, utc_now
 from infra.mongo_server.errors import CommandError
 from infra.mongo_server.expiry import sweep
 from infra.mongo_server.moments import KEPT_MAX, Moments
+from infra.mongo_server.reads import bodies
 from infra.mongo_server.storage import Storage
 
 
@@ -29,7 +32,7 @@ def store(storage: Storage, documents: list[dict[str, Any]], *specs: tuple[dict[
         for key, options in specs:
             spec = {"v": 2, "key": key, "name": "_".join(key), **options}
             collection, _ = transaction.add_index(collection, spec)
-        insert(transaction, collection, [prepare(document, collection) for document in documents])
+        insert(transaction, collection, prepare(documents, collection))
 
 
 def rows_of(storage: Storage) -> dict[str, int]:
@@ -41,20 +44,19 @@ def rows_of(storage: Storage) -> dict[str, int]:
 
 
 class TestEntries:
-    @pytest.mark.parametrize(
-        "document",
-        [
-            {"_id": 1, "a": "x", "b": {"c": 2}},
-            {"_id": 1},
-            {"_id": 1, "a": None, "b": None},
-            {"_id": 1, "a": [], "b": {"c": [1, 2]}},
-            {"_id": 1, "a": ["x", "y"], "b": 3},
-            {"_id": 1, "a": 1.5, "b": [{"c": 1}, {"c": 2}]},
-        ],
+    DOCUMENTS: tuple[dict[str, Any], ...] = (
+        {"_id": 1, "a": "x", "b": {"c": 2}},
+        {"_id": 1},
+        {"_id": 1, "a": None, "b": None},
+        {"_id": 1, "a": "y", "b": {"c": 3}},
+        {"_id": 1, "a": "y\0z", "b": {"c": 3}},
+        {"_id": 1, "a": [], "b": {"c": [1, 2]}},
+        {"_id": 1, "a": ["x", "y"], "b": 3},
+        {"_id": 1, "a": 1.5, "b": [{"c": 1}, {"c": 2}]},
     )
-    def test_the_short_way_to_the_keys_ends_where_each_index_would(
-        self, storage: Storage, document: dict[str, Any]
-    ) -> None:
+
+    @pytest.fixture
+    def collection(self, storage: Storage) -> Collection:
         keys: list[tuple[dict[str, int], dict[str, Any]]] = [
             ({"a": 1}, {}),
             ({"a": -1, "_id": 1}, {}),
@@ -64,9 +66,37 @@ class TestEntries:
         ]
         store(storage, [], *keys)
         with storage.read() as snapshot:
+            found = snapshot.catalog.collections["app", "things"]
+        assert len(found.indexes) == 1 + len(keys)
+        return found
+
+    @pytest.mark.parametrize("document", DOCUMENTS)
+    def test_the_short_way_to_the_keys_ends_where_each_index_would(
+        self, collection: Collection, document: dict[str, Any]
+    ) -> None:
+        assert collection.keys(document) == [index.entries(document) for index in collection.indexes]
+
+    @pytest.mark.parametrize("documents", [DOCUMENTS, DOCUMENTS[::-1], DOCUMENTS[:4], DOCUMENTS[:1] * 3])
+    def test_many_documents_have_the_entries_that_each_has_alone(
+        self, collection: Collection, documents: Sequence[dict[str, Any]]
+    ) -> None:
+        for index, found in zip(collection.indexes, collection.entries(documents), strict=True):
+            alone = [(key, owner) for owner, document in enumerate(documents) for key in index.entries(document)]
+            assert list(zip(found.keys, found.owners, strict=True)) == alone
+            assert found.fan_out is any(len(index.entries(document)) > 1 for document in documents)
+
+
+class TestInsert:
+    def test_a_batch_of_any_size_is_stored_under_its_own_keys(self, storage: Storage) -> None:
+        """More documents than are decoded at once, or go into one statement, and not a multiple of either."""
+        documents = [{"_id": number, "a": f"a{number}", "b": [number, -number]} for number in range(301)]
+        store(storage, documents, ({"a": 1}, {"unique": True}), ({"b": 1}, {}))
+        with storage.read() as snapshot:
             collection = snapshot.catalog.collections["app", "things"]
-        assert collection.entries(document) == [index.entries(document) for index in collection.indexes]
-        assert len(collection.entries(document)) == 1 + len(keys)
+            for number in (0, 63, 64, 128, 300):
+                for query in ({"_id": number}, {"a": f"a{number}"}, {"b": -number}):
+                    found = list(bodies(snapshot.connection, collection, query))
+                    assert [bson.decode(body) for body in found] == [documents[number]]
 
 
 class TestSweep:
