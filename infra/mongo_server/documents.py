@@ -139,12 +139,13 @@ def insert(transaction: WriteTransaction, collection: Collection, documents: Pre
 
 def _insert_rows(connection: sqlite3.Connection, table: str, left: Sequence[Any], right: Sequence[Any]) -> None:
     """Rows of two columns. Many go in one statement: each costs its own way into SQLite and back, and twice the turn of
-    this thread among the others."""
+    this thread among the others. A refused one leaves the rows before it (OR FAIL), to be undone by the caller's savepoint: else
+    SQLite keeps every page a second time, for the statement."""
     values: list[Any] = [None] * (2 * len(left))
     values[::2], values[1::2] = left, right
     start = 0
     for rows in _ROWS_AT_ONCE:
-        statement = f"INSERT INTO {table} VALUES " + ", ".join(["(?, ?)"] * rows)
+        statement = f"INSERT OR FAIL INTO {table} VALUES " + ", ".join(["(?, ?)"] * rows)
         while len(values) - start >= 2 * rows:
             connection.execute(statement, values[start : start + 2 * rows])
             start += 2 * rows

@@ -134,6 +134,8 @@ class Storage:
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
         connection.execute(f"PRAGMA cache_size = -{cache_kib}")
         connection.execute("PRAGMA synchronous = FULL")
+        # Pages as they were before a savepoint serve only to undo it: as a file they were half of all that was written.
+        connection.execute("PRAGMA temp_store = MEMORY")
         return connection
 
     def _prepare_file(self) -> None:
