@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
+import bson
+from bson.raw_bson import RawBSONDocument
 from pymongo import ASCENDING, DESCENDING, IndexModel, WriteConcern
 from pymongo.errors import BulkWriteError
 
@@ -53,6 +55,20 @@ def _telemetry_index(settings: Settings) -> IndexModel:
 def known_events(database: MongoDatabase, event_ids: Iterable[str]) -> set[str]:
     """Which of these events are in the trail."""
     return {row["_id"] for row in database[LOGS].find({"_id": {"$in": list(event_ids)}}, {"_id": 1})}
+
+
+def encoded(records: Iterable[Document]) -> list[RawBSONDocument]:
+    """Records as they travel to the store: made before it is their turn."""
+    return [RawBSONDocument(bson.encode(record)) for record in records]
+
+
+def append_records(database: MongoDatabase, records: Sequence[RawBSONDocument]) -> None:
+    """Store them in order, up to the first that is refused; one command.
+
+    Raises:
+        BulkWriteError: a key was taken, or it is not confirmed.
+    """
+    database[LOGS].insert_many(records, ordered=True)
 
 
 def last_record(database: MongoDatabase) -> Head | None:

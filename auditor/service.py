@@ -28,7 +28,9 @@ class Auditor:
 
     def handle(self, messages: Sequence[Message[Any]]) -> None:
         self._principals.apply(messages)
-        self._writer.append([content_from_event(message) for message in messages if is_change(message)])
+        changes = [message for message in messages if is_change(message)]
+        if changes:
+            self._writer.append(map(content_from_event, changes))
 
 
 def record_read(database: MongoDatabase, caller: CallerContext, operation: str, query: Mapping[str, Any]) -> None:
@@ -93,8 +95,8 @@ def record_reports(database: MongoDatabase, broker: Broker) -> None:
 def chain_intake(database: MongoDatabase, writer: ChainWriter) -> int:
     """Chain what waits in `audit_intake`, a bounded number; how many. A crash in between chains nothing twice."""
     waiting = documents.waiting_intake(database, INTAKE_BATCH)
-    writer.append([_content(document) for document in waiting])
     if waiting:
+        writer.append(map(_content, waiting))
         fault("auditor.intake_chained")
         documents.drop_intake(database, [document["_id"] for document in waiting])
         fault("auditor.intake_dropped")

@@ -7,9 +7,11 @@ refused by that index, reads the end anew, and goes on. Source: messaging protoc
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from datetime import datetime, timedelta
+from itertools import islice
 
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.errors import BulkWriteError, PyMongoError
@@ -30,28 +32,33 @@ _CLASHES_MAX = 20
 class ChainWriter:
     """Appends records to the trail, each event once, in the order given."""
 
-    def __init__(self, database: MongoDatabase, *, lease_seconds: float = 2.0, wait_seconds: float = 4.0) -> None:
+    def __init__(
+        self, database: MongoDatabase, *, lease_seconds: float = 2.0, wait_seconds: float = 4.0, piece: int = 1000
+    ) -> None:
+        """`piece`: how many records are stored by one command."""
         self._database = database
         self._lease = timedelta(seconds=lease_seconds)
         self._wait_seconds = wait_seconds
+        self._piece = piece
         self._holder = new_id()
         self._lock = threading.Lock()
+        self._helper = ThreadPoolExecutor(1, "chain")
 
-    def append(self, contents: Sequence[Document]) -> None:
-        """Chain `contents`, leaving out events that are in the trail already. Usually three commands.
+    def append(self, contents: Iterable[Document]) -> None:
+        """Chain `contents`, leaving out events that are in the trail already. Usually two commands, and one for each piece.
+
+        Each content is asked for when its piece is made, so that long batches cost no time before the first is stored.
 
         Raises:
             DatabaseUnavailable: other writers held the chain all the time.
         """
-        if not contents:
-            return
         with self._lock:
             head, clean = self._acquire()
             try:
                 fault("auditor.acquired")
                 if not clean:
                     head = self._read_end(head)
-                head = self._append(list(contents), head)
+                head = self._append(iter(contents), head)
                 fault("auditor.before_head")
                 self._release(head)
             except Exception:
@@ -59,24 +66,40 @@ class ChainWriter:
                 raise
         fault("auditor.released")
 
-    def _append(self, waiting: list[Document], head: Head) -> Head:
+    def _append(self, contents: Iterator[Document], head: Head) -> Head:
         for _ in range(_CLASHES_MAX):
-            records, end = link(head, waiting)
+            taken: list[Document] = []
             try:
-                self._database[documents.LOGS].insert_many(records, ordered=True)
+                return self._store(_pieces(contents, self._piece, taken), head)
             except BulkWriteError as error:
                 if not is_duplicate(error):
                     raise
-            else:
-                fault("auditor.chained")
-                return end
             # An event is there already, or another writer was faster. What was stored before the clash is in order.
+            waiting = [*taken, *contents]
             known = documents.known_events(self._database, [content["event_id"] for content in waiting])
-            waiting = _first_of_each(content for content in waiting if content["event_id"] not in known)
+            contents = iter(_first_of_each(content for content in waiting if content["event_id"] not in known))
             head = self._read_end(head)
-            if not waiting:
-                return head
         raise DatabaseUnavailable("the audit chain is contended")
+
+    def _store(self, pieces: Iterable[list[Document]], head: Head) -> Head:
+        """Store records behind `head`, and the new head. While one piece is being stored the next is made, so that neither
+        process waits for the other; nothing follows a piece that is not known to be stored.
+
+        Raises:
+            BulkWriteError: what is stored by then is in order, and has no gap.
+        """
+        storing: Future[None] | None = None
+        try:
+            for contents in pieces:
+                records, head = link(head, contents)
+                piece = documents.encoded(records)
+                _await(storing)
+                storing = self._helper.submit(documents.append_records, self._database, piece)
+            _await(storing)
+        finally:
+            if storing is not None:
+                wait([storing])  # whatever was raised: who has the chain next finds nothing under way
+        return head
 
     def _read_end(self, noted: Head) -> Head:
         """Where to go on: after the last record, or after the noted head if that is further. The second means that
@@ -124,6 +147,19 @@ class ChainWriter:
         past = {"lease_until": milliseconds(utc_now()) - self._lease}
         with suppress(PyMongoError):  # then the lease runs out by itself
             self._database[documents.HEAD].update_one({**_CHAIN, "holder": self._holder}, {"$set": past})
+
+
+def _pieces(contents: Iterator[Document], size: int, taken: list[Document]) -> Iterator[list[Document]]:
+    """`contents`, `size` at a time; whatever was asked for is in `taken` then."""
+    while piece := list(islice(contents, size)):
+        taken += piece
+        yield piece
+
+
+def _await(storing: Future[None] | None) -> None:
+    if storing is not None:
+        storing.result()
+        fault("auditor.chained")
 
 
 def _first_of_each(contents: Iterable[Document]) -> list[Document]:

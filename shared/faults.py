@@ -133,7 +133,7 @@ POINTS: dict[str, Point] = {
     "notifier.sent": Point("notifier", "the mail server took it; that is not recorded", "notifier.recorded"),
     "notifier.recorded": Point("notifier", "it is recorded as sent", "notifier.recorded"),
     "auditor.acquired": Point("auditor", "the chain's lease is taken; nothing is appended", "auditor.chained"),
-    "auditor.chained": Point("auditor", "records are appended; the head does not know", "auditor.released"),
+    "auditor.chained": Point("auditor", "a piece of records is appended; the head does not know", "auditor.released"),
     "auditor.before_head": Point("auditor", "records are appended; the head is about to be noted", "auditor.released"),
     "auditor.released": Point("auditor", "the head is noted and the lease is free", "auditor.released"),
     "auditor.intake_chained": Point(

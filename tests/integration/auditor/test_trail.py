@@ -186,6 +186,61 @@ class TestWriters:
         assert trail.event_ids() == ids(messages + more)
         assert verify(database).valid
 
+    @pytest.mark.parametrize("nth", [1, 2, 4])
+    def test_a_crash_between_two_pieces_leaves_no_gap_and_chains_nothing_twice(
+        self, database: MongoDatabase, nth: int
+    ) -> None:
+        contents = [content_from_event(message) for message in create_events(7)]
+        passed: list[str] = []
+
+        def crash(name: str) -> None:
+            passed.append(name)
+            if passed.count("auditor.chained") == nth:
+                raise KeyboardInterrupt
+
+        with inject(crash), pytest.raises(KeyboardInterrupt):
+            ChainWriter(database, lease_seconds=0.1, piece=2).append(contents)
+        found = verify(database)
+        assert (found.valid, found.records) == (True, min(2 * nth, 7))
+        ChainWriter(database, piece=2).append(contents)
+        found = verify(database)
+        assert (found.valid, found.records) == (True, 7)
+
+    def test_a_writer_that_lost_the_chain_between_two_pieces_goes_on_behind_the_other(
+        self, database: MongoDatabase, trail: Any
+    ) -> None:
+        """The other takes the chain over as after a stop of the first."""
+        contents = [content_from_event(message) for message in create_events(6)]
+        others = create_events(3)
+        passed: list[str] = []
+
+        def overtake(name: str) -> None:
+            passed.append(name)
+            if passed.count("auditor.chained") == 1 and name == "auditor.chained":
+                with inject(lambda name: None):
+                    Auditor(database, ChainWriter(database, piece=2)).handle(others)
+
+        with inject(overtake):
+            ChainWriter(database, lease_seconds=0.0, piece=2).append(contents)
+        found = verify(database)
+        assert (found.valid, found.records) == (True, 9)
+        stored = trail.event_ids()
+        assert [event for event in stored if event not in ids(others)] == [content["event_id"] for content in contents]
+        assert [event for event in stored if event in ids(others)] == ids(others)
+
+    def test_what_cannot_be_recorded_stops_what_follows_and_nothing_before(
+        self, database: MongoDatabase, trail: Any
+    ) -> None:
+        contents = [content_from_event(message) for message in create_events(5)]
+        contents[3] = {**contents[3], "new_value": {"price": object()}}
+        with pytest.raises(TypeError):
+            ChainWriter(database, piece=2).append(contents)
+        assert trail.event_ids() == [content["event_id"] for content in contents[:2]]
+        contents[3] = content_from_event(create_events(1)[0])
+        ChainWriter(database, piece=2).append(contents)
+        assert trail.event_ids() == [content["event_id"] for content in contents]
+        assert verify(database).valid
+
     def test_after_an_error_others_need_not_wait_for_the_lease(self, database: MongoDatabase, trail: Any) -> None:
         def fail(name: str) -> None:
             if name == "auditor.before_head":
