@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -267,7 +268,9 @@ def _misplaced(
     return FirstBad(here, Tampering.CHANGED)
 
 
+@lru_cache(maxsize=1024)
 def timestamp_text(moment: datetime) -> str:
+    # Cached: the events of one transaction have one time.
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 

@@ -17,6 +17,7 @@ PERSONAL = frozenset({"email", "phone", "full_name", "username", "national_id", 
 """Fields whose values never reach the trail, at any depth of a payload."""
 _DIGEST = re.compile("(sha256|hmac-sha256:[0-9]{1,5}):[0-9a-f]{64}")
 _INT64 = 2**63
+_LISTS = (list, tuple)
 
 
 def is_change(message: Message[Any]) -> bool:
@@ -99,14 +100,20 @@ def _storable(value: Any, owner: str) -> Any:
     if isinstance(value, str):
         return value
     if isinstance(value, dict):
+        # Most fields are text; a call for each would cost more than all the rest.
         return {
-            name: _personal(item, owner) if name in PERSONAL else _storable(item, owner) for name, item in value.items()
+            name: item if isinstance(item, str) and name not in PERSONAL else _field(name, item, owner)
+            for name, item in value.items()
         }
-    if isinstance(value, list | tuple):
+    if isinstance(value, _LISTS):
         return [_storable(item, owner) for item in value]
     if isinstance(value, float) or (isinstance(value, int) and not -_INT64 <= value < _INT64):
         return str(value)
     return value
+
+
+def _field(name: str, value: Any, owner: str) -> Any:
+    return _personal(value, owner) if name in PERSONAL else _storable(value, owner)
 
 
 def _personal(value: Any, owner: str) -> Any:

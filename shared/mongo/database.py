@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from pymongo import IndexModel, MongoClient
@@ -125,6 +126,8 @@ def only_duplicates(error: BulkWriteError) -> bool:
     return not unconfirmed and bool(failed) and all(entry.get("code") == _DUPLICATE for entry in failed)
 
 
+@lru_cache(maxsize=1024)
 def milliseconds(moment: datetime) -> datetime:
     """`moment` as it will be read back: the store keeps whole milliseconds."""
+    # Cached: the events of one transaction have one time.
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
