@@ -1,6 +1,6 @@
 """Use cases: events become notifications, and notifications are read."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -41,9 +41,7 @@ class Notifier:
         told = [(message, template) for message in messages if (template := template_for(message))]
         if not told:
             return
-        recipients = documents.load_recipients(
-            self._database, [message.customer_id for message, _ in told if message.customer_id is not None]
-        )
+        recipients = self._recipients({message.customer_id for message, _ in told if message.customer_id is not None})
         now = milliseconds(utc_now())
         documents.insert_notifications(
             self._database,
@@ -54,6 +52,11 @@ class Notifier:
             ],
         )
         fault("notifier.inserted")
+
+    def _recipients(self, customer_ids: Collection[int]) -> dict[int, Recipient]:
+        if any(channel.asks_recipient for channel in self._channels):
+            return documents.load_recipients(self._database, customer_ids)
+        return {customer_id: Recipient(customer_id) for customer_id in customer_ids}
 
 
 def compose(

@@ -28,6 +28,10 @@ class Channel(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def asks_recipient(self) -> bool:
+        """Whether `open` looks at more of the recipient than who he is."""
+
     def open(self, outgoing: Outgoing) -> Document:
         """The channel's part of a new notification's `channels`: a status, and for SKIPPED the reason."""
 

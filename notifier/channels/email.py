@@ -11,6 +11,10 @@ class EmailChannel:
     def __init__(self, *, configured: bool) -> None:
         self._configured = configured
 
+    @property
+    def asks_recipient(self) -> bool:
+        return self._configured
+
     def open(self, outgoing: Outgoing) -> Document:
         if not self._configured:
             return skipped(NOT_CONFIGURED)

@@ -6,6 +6,7 @@ from shared.mongo import Document
 
 class InAppChannel:
     name = "in_app"
+    asks_recipient = False
 
     def open(self, outgoing: Outgoing) -> Document:
         return {"status": "DELIVERED", "sent_at": outgoing.now}

@@ -6,6 +6,7 @@ from shared.mongo import Document
 
 class PushChannel:
     name = "push"
+    asks_recipient = False
 
     def open(self, outgoing: Outgoing) -> Document:
         return skipped(UNAVAILABLE)

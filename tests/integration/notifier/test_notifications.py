@@ -94,16 +94,24 @@ class TestHandle:
             thread.join()
         assert sorted(stored["event_id"] for stored in found(customer)) == sorted(e.event_id for e in events)
 
+    @pytest.mark.parametrize(
+        ("smtp_url", "commands"),
+        [
+            ("smtp://127.0.0.1:1", ["update", "update", "find", "find", "insert"]),
+            (None, ["update", "update", "insert"]),
+        ],
+    )
     def test_the_number_of_commands_does_not_depend_on_the_size_of_the_batch(
-        self, mongo: LocalMongo, customer: int
+        self, mongo: LocalMongo, customer: int, smtp_url: str | None, commands: list[str]
     ) -> None:
+        """Contacts and preferences are read only where somebody can be reached by them."""
         counted = Counted()
         monitoring.register(counted)
         try:
             database = MongoDatabase(mongo.url, "notifier")
         finally:
             monitoring._LISTENERS.command_listeners.remove(counted)
-        notifier = Notifier(database, Settings(mongo_url=mongo.url))
+        notifier = Notifier(database, Settings(mongo_url=mongo.url, smtp_url=smtp_url))
         counts = []
         for size in (1, 500):
             counted.names.clear()
@@ -115,7 +123,7 @@ class TestHandle:
             )
             counts.append(list(counted.names))
         database.close()
-        assert counts[0] == counts[1] == ["update", "update", "find", "find", "insert"]
+        assert counts[0] == counts[1] == commands
 
     def test_transfers_and_account_changes_are_told_too(self, notifier: Notifier, found: Found, customer: int) -> None:
         deposit = FundsDeposited(asset_name="TRY", amount=Decimal("10.50"), reference="r")

@@ -56,3 +56,13 @@ class TestEmail:
     def test_an_address_that_is_still_on_its_way_is_waited_for(self) -> None:
         email = opened(Recipient(7))["email"]
         assert (email["status"], email["recipient"]) == ("PENDING", None)
+
+
+class TestAsksRecipient:
+    ANYBODY = (KNOWN, Recipient(7), Recipient(7, "a@example.com", True, email_enabled=False))
+
+    @pytest.mark.parametrize("email_configured", [True, False])
+    def test_a_channel_asks_exactly_if_its_answer_depends_on_who_it_is(self, email_configured: bool) -> None:
+        for channel in open_channels(email_configured=email_configured):
+            answers = [channel.open(Outgoing(recipient, "OrderConfirmed", "ORDER", NOW)) for recipient in self.ANYBODY]
+            assert channel.asks_recipient is any(answer != answers[0] for answer in answers)
