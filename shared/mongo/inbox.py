@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
-from pymongo import ASCENDING, IndexModel, ReturnDocument, UpdateOne
+from pymongo import ASCENDING, IndexModel, InsertOne, ReturnDocument, UpdateOne
 from pymongo.errors import BulkWriteError, ServerSelectionTimeoutError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
@@ -103,16 +103,19 @@ class _Transaction:
         self._dead_letters = database[DEAD_LETTERS]
         self._consumer = consumer
         self._handler = handler
-        self._done: list[UpdateOne] = []
+        self._done: list[InsertOne[Document] | UpdateOne] = []
         self._blocked: set[str] | None = None
         self.now: datetime = utc_now()
 
     def claim(self, ids: Sequence[str], *, single: bool) -> set[str]:
         known = self.states(ids)
         owned = {id for id in ids if id not in known or (single and known[id] is State.SPLIT)}
-        # A split batch that appeared in between keeps its marker: its single events decide.
-        operator = "$set" if single else "$setOnInsert"
-        self._done += [self._mark(id, State.DONE, operator) for id in ids if id in owned]
+        mine = [id for id in ids if id in owned]
+        if single:
+            self._done += [self._mark(id, State.DONE, "$set") for id in mine]
+        else:
+            # A split batch that appears in between keeps its marker: its single events decide.
+            self._done += [InsertOne({"_id": id, **self._fields(State.DONE)}) for id in mine]
         return owned
 
     def states(self, ids: Sequence[str]) -> dict[str, State]:
@@ -168,11 +171,17 @@ class _Transaction:
 
     def write_done(self) -> None:
         if self._done:
-            self._processed.bulk_write(self._done, ordered=False)
+            try:
+                self._processed.bulk_write(self._done, ordered=False)
+            except BulkWriteError as error:
+                if not only_duplicates(error):
+                    raise
 
     def _mark(self, id: str, state: State, operator: str) -> UpdateOne:
-        fields = {"consumer": self._consumer, "state": state.value, "processed_at": self.now}
-        return UpdateOne({"_id": id}, {operator: fields}, upsert=True)
+        return UpdateOne({"_id": id}, {operator: self._fields(state)}, upsert=True)
+
+    def _fields(self, state: State) -> Document:
+        return {"consumer": self._consumer, "state": state.value, "processed_at": self.now}
 
     def _dead_letter(self, messages: Sequence[Message[Any] | Malformed], status: str, reason: str) -> None:
         rows = [self._letter(message, status, reason) for message in messages]
