@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from shared.contracts.message import (
+    SERIAL_READERS,
     Message,
     encode_message,
     join_messages,
@@ -38,6 +39,7 @@ MIXED = "Batch"
 """`event_type` of a batch whose events differ in type."""
 NOTIFY_CHANNEL = "outbox"
 _DOUBLINGS_MAX = 6
+_SERIAL_TIMES = 4
 _ASK_AT_ONCE = 200
 
 
@@ -177,6 +179,12 @@ def choose(
     return chosen, False
 
 
+def events_at_once(destination: str, events_max: int) -> int:
+    """How many events one message may carry there. A serial reader has nothing else in hand while its next message is on its way,
+    and no order waits for it: it gets more at once."""
+    return events_max * _SERIAL_TIMES if destination in SERIAL_READERS else events_max
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """The batches of one lane that the relay has to publish."""
@@ -233,7 +241,7 @@ class PostgresOutbox:
             fault("outbox.acknowledged")
         lanes: dict[tuple[str, int], list[Candidate]] = {}
         now: datetime | None = None
-        values = {"batches_max": self._events_max, "left_out": list(left_out)}
+        values = {"batches_max": self._events_max * _SERIAL_TIMES, "left_out": list(left_out)}
         for row in connection.execute(_CANDIDATES, values):
             now = row["now"]
             candidate = Candidate(
@@ -272,7 +280,7 @@ class PostgresOutbox:
             chosen, wait = choose(
                 candidates,
                 now=now,
-                events_max=self._events_max,
+                events_max=events_at_once(destination, self._events_max),
                 unread=expired and candidates[0].id not in lost and queue_depth(destination) > 0,
                 patience=timedelta(seconds=4 * self._lease_seconds),
             )

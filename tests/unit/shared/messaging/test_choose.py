@@ -1,9 +1,10 @@
 """The claim's decision on one lane."""
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from shared.messaging.outbox import Candidate, choose
+from shared.messaging.outbox import Candidate, PostgresOutbox, choose
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PATIENCE = timedelta(seconds=60)
@@ -56,3 +57,15 @@ class TestChoose:
 
     def test_an_empty_queue_needs_no_patience(self) -> None:
         assert choice(sent("a", lease=-1, ago=16, deliveries=9)) == (["a"], False)
+
+
+class TestDecide:
+    def test_a_serial_reader_gets_more_events_at_once_than_others(self) -> None:
+        store = PostgresOutbox(None, lease_seconds=15, events_max=10)  # type: ignore[arg-type]
+        lanes = {
+            (reader, 0): [waiting(f"{reader} {number}", 5) for number in range(20)]
+            for reader in ("auditor", "notifier")
+        }
+        send, extend = store._decide(lanes, NOW, lambda destination: 0)
+        assert Counter(id.split()[0] for id in send) == {"auditor": 8, "notifier": 2}
+        assert extend == []
