@@ -24,7 +24,7 @@ HEAD_BYTES_MAX = 64 * 1024
 HEAD_SECONDS_MAX = 10.0
 BODY_SECONDS_MAX = 15.0
 """For a body, read or not. The route gives it ten seconds and answers 408; this ends what goes on dripping after an answer."""
-STALLED_SECONDS_MAX = 30.0
+STALLED_SECONDS_MAX = 10.0
 """How long a caller may read nothing of an answer that is ready for him."""
 CONNECTIONS_MAX = 2_000
 """Beyond it, idle ones make room for new ones: the longest waiting, and first those that have never asked for anything."""
