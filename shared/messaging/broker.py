@@ -84,6 +84,9 @@ _placed_decoder = msgspec.json.Decoder(_Placed)
 _sealed_decoder = msgspec.json.Decoder(_Sealed)
 _encoder = msgspec.json.Encoder()
 
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a decoder raises of bytes that anybody may have written; text that is no UTF-8 and deep nesting have errors of their own."""
+
 Refused: TypeAlias = Callable[[str, str], None]
 """Told whose queue it was (a reader's, or a source's) and what kind of thing was refused."""
 
@@ -184,7 +187,7 @@ class DoorbellBroker(RedisBroker):
     def _true(self, queue_name: str, data: bytes) -> _WireMessage | None:
         try:
             wire = _wire_decoder.decode(data)
-        except msgspec.DecodeError:
+        except _UNREADABLE:
             return None
         for_us = wire.queue_name == queue_name and wire.actor_name == _actor(queue_name)
         delivery, seal = bytes(wire.kwargs.delivery), wire.kwargs.seal
@@ -192,7 +195,7 @@ class DoorbellBroker(RedisBroker):
 
     def forget(self, queue_name: str, data: bytes) -> None:
         """Let the broker drop what was refused, as far as that says where it is."""
-        with contextlib.suppress(msgspec.DecodeError):
+        with contextlib.suppress(*_UNREADABLE):
             self.do_ack(queue_name, _placed_decoder.decode(data).options.redis_message_id)
 
     def take_from_the_dead(self, queue_name: str) -> list[bytes]:
@@ -324,7 +327,7 @@ class Broker:
                 sealed = _sealed_decoder.decode(data)
                 said = bytes(sealed.said)
                 true = self._seals.is_true(channel, said, sealed.seal)
-            except msgspec.DecodeError:
+            except _UNREADABLE:
                 true = False
             if true:
                 yield said

@@ -85,6 +85,12 @@ def with_more_arguments(delivery: bytes) -> tuple[str, bytes]:
     return wire_message("tests", delivery, SEALS, args=["more"])
 
 
+def that_is_no_text(delivery: bytes) -> tuple[str, bytes]:
+    id, data = wire_message("tests", delivery, SEALS)
+    return id, data.replace(b'"tests.receive"', b'"\xff"')
+
+
+TOO_DEEP = b"[" * 5_000 + b"]" * 5_000
 FORGERIES = (
     unsealed,
     sealed_by_a_stranger,
@@ -95,6 +101,7 @@ FORGERIES = (
     of_another_queue,
     for_later,
     with_more_arguments,
+    that_is_no_text,
 )
 
 
@@ -145,8 +152,34 @@ class TestADelivery:
         assert source.effects("forged") == [1]
         assert source.refusals() == []
 
+    def test_that_is_nested_too_deep_is_refused_and_those_after_it_arrive(self, source: Source, valkey: str) -> None:
+        with running(source, valkey):
+            put(valkey, "tests", *wire_message("tests", TOO_DEEP, SEALS))
+            source.say("a")
+            source.wait_drained()
+            wait_until(source.refusals, 10)
+        source.assert_all_once()
+        assert [(queue, kind) for queue, kind, _ in source.refusals()] == [("tests", "delivery")]
+
 
 class TestAnAcknowledgement:
+    @pytest.mark.parametrize("said", [b"[]", TOO_DEEP], ids=["no text", "too deep"])
+    def test_that_cannot_be_read_is_refused_and_those_after_it_arrive(
+        self, source: Source, valkey: str, said: bytes
+    ) -> None:
+        settings = settings_of(valkey, lease_seconds=LEASE_SECONDS)
+        refused: list[tuple[str, str]] = []
+        with (
+            running_relays(1, source.url, settings, lambda *what: refused.append(what)),
+            running_workers(source.url, settings),
+        ):
+            with redis.Redis.from_url(valkey) as client:
+                client.rpush(f"brokage:{SOURCE}.acks", b'{"said":' + said + b',"seal":"\xff"}')
+            wait_until(lambda: refused == [(SOURCE, "acknowledgement")], 10)
+            source.say("a")
+            source.wait_drained()
+        source.assert_all_once()
+
     @pytest.mark.parametrize("outcome", list(Outcome))
     @pytest.mark.parametrize("forger", [None, STRANGER, SEALS], ids=["no seal", "a stranger's", "another source's"])
     def test_that_is_forged_ends_nothing(
