@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# As many tests at once in `make test`; each process of them starts servers of its own.
+TEST_PROCESSES ?= 2
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -30,8 +32,13 @@ tour: install ## play the README's tour against a system of its own
 	@$(BIN)/python -m infra.tour
 
 .PHONY: test
-test: install ## every test, on real servers of their own; options: make test ARGS="-k orders"
+test: install ## every test, on real servers of their own; some of them: make test ARGS="-k orders"
+ifeq ($(strip $(ARGS)),)
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) -m "not alone"
+	@$(BIN)/python -m pytest -m alone
+else
 	@$(BIN)/python -m pytest $(ARGS)
+endif
 
 .PHONY: test-unit
 test-unit: install ## the tests that need no server; seconds

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from psycopg import sql
+from xdist.scheduler import LoadScopeScheduling
 
 from infra.migrate import migrate_all
 from infra.servers import DATABASES, EmbeddedServers, PostgresServer
@@ -19,6 +21,19 @@ from shared.messaging import seal
 
 # A password costs a microsecond here; what it costs in earnest is tested where it matters.
 CHEAP_PASSWORDS = {"BROKAGE_ARGON2_TIME_COST": "1", "BROKAGE_ARGON2_MEMORY_KIB": "64"}
+
+
+class ByServers(LoadScopeScheduling):
+    """Of several processes, one runs all tests of a file, and one all that share the system of `tests/e2e`."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "tests/e2e" if file.startswith("tests/e2e/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    config.option.loadscopereorder = False
+    return ByServers(config, log)
 
 
 @dataclass

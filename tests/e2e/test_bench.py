@@ -21,6 +21,8 @@ from infra.bench.run import Profile, counted, ratios, round_of, warm_up
 from infra.bench.stages import Bench
 from infra.bench.system import BenchSystem
 
+pytestmark = pytest.mark.alone
+
 ROUND = Profile(rounds=2, orders=2_000, yardstick_seconds=2, latency_seconds=0, sustained_seconds=0)
 
 
