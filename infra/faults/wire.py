@@ -12,14 +12,15 @@ from shared.messaging.seal import Seals, delivery_channel
 
 
 def wire_message(queue: str, delivery: bytes, seals: Seals | None, **changes: Any) -> tuple[str, bytes]:
-    """Under which id, and in which words. Without `seals` it has no seal; `changes` are other values of the message's fields."""
+    """Under which id, and in which words, an encoded delivery lies there. Without `seals` it has no seal; `changes` are other
+    values of the message's fields."""
     id = new_id()
     seal = {} if seals is None else {"seal": seals.seal(delivery_channel(queue), delivery)}
     message = {
         "queue_name": queue,
         "actor_name": f"{queue}.receive",
         "args": [],
-        "kwargs": {"delivery": msgspec.Raw(delivery), **seal},
+        "kwargs": {"delivery": delivery, **seal},
         "options": {"redis_message_id": id},
         "message_id": new_id(),
         "message_timestamp": int(time.time() * 1000),

@@ -21,7 +21,14 @@ from dramatiq.errors import ConnectionClosed, DecodeError
 from shared.contracts.message import Message, decode_messages, encode_message, join_messages
 from shared.contracts.system import MessageRefused
 from shared.faults import fault
-from shared.messaging.delivery import Acknowledgement, Delivery, Outcome, decode_acknowledgements, decode_delivery
+from shared.messaging.delivery import (
+    Acknowledgement,
+    Delivery,
+    Outcome,
+    decode_acknowledgements,
+    decode_delivery,
+    encode_delivery,
+)
 from shared.messaging.seal import REPORT_CHANNEL, Seals, acknowledgement_channel, delivery_channel
 
 # A worker that stopped answering loses its messages after this; the relay's lease is the real bound.
@@ -38,9 +45,9 @@ DELIVERY, ACKNOWLEDGEMENT, REPORT = "delivery", "acknowledgement", "report"
 
 
 class _SealedDelivery(msgspec.Struct, forbid_unknown_fields=True):
-    """The delivery left as it is: only the inbox decodes events."""
+    """The delivery as its seal covers it; in JSON it stands as base64."""
 
-    delivery: msgspec.Raw
+    delivery: bytes
     seal: str
 
 
@@ -178,7 +185,7 @@ class DoorbellBroker(RedisBroker):
             queue_name=queue_name,
             actor_name=wire.actor_name,
             args=(),
-            kwargs={"delivery": bytes(wire.kwargs.delivery)},
+            kwargs={"delivery": wire.kwargs.delivery},
             options={"redis_message_id": wire.options.redis_message_id},
             message_id=wire.message_id,
             message_timestamp=wire.message_timestamp,
@@ -190,8 +197,9 @@ class DoorbellBroker(RedisBroker):
         except _UNREADABLE:
             return None
         for_us = wire.queue_name == queue_name and wire.actor_name == _actor(queue_name)
-        delivery, seal = bytes(wire.kwargs.delivery), wire.kwargs.seal
-        return wire if for_us and self._seals.is_true(delivery_channel(queue_name), delivery, seal) else None
+        sealed = wire.kwargs
+        true = for_us and self._seals.is_true(delivery_channel(queue_name), sealed.delivery, sealed.seal)
+        return wire if true else None
 
     def forget(self, queue_name: str, data: bytes) -> None:
         """Let the broker drop what was refused, as far as that says where it is."""
@@ -241,14 +249,14 @@ class Broker:
 
     def publish(self, destination: str, delivery: Delivery) -> None:
         """Put one delivery into its consumer's queue. Raises redis.RedisError when the broker does not take it."""
-        body = _encoder.encode(delivery)
+        body = encode_delivery(delivery)
         seal = self._seals.seal(delivery_channel(destination), body)
         self.dramatiq.enqueue(
             dramatiq.Message(
                 queue_name=destination,
                 actor_name=_actor(destination),
                 args=(),
-                kwargs={"delivery": msgspec.Raw(body), "seal": seal},
+                kwargs={"delivery": body, "seal": seal},
                 options={},
             )
         )

@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 
+import lz4.block
 import msgspec
 
 
@@ -39,12 +40,26 @@ class Acknowledgement(msgspec.Struct, frozen=True, omit_defaults=True):
     deliveries: int = 0
 
 
+_encoder = msgspec.json.Encoder()
 _delivery_decoder = msgspec.json.Decoder(Delivery)
 _acknowledgement_decoder = msgspec.json.Decoder(list[Acknowledgement])
 
 
+def encode_delivery(delivery: Delivery) -> bytes:
+    """JSON in an LZ4 block: events of one kind are a sixth of their size then, and cost every hand they go through a sixth."""
+    return bytes(lz4.block.compress(_encoder.encode(delivery)))
+
+
 def decode_delivery(data: bytes) -> Delivery:
-    return _delivery_decoder.decode(data)
+    """
+    Raises:
+        msgspec.DecodeError: it is none. Only what is sealed is asked here: a block says itself how large it becomes.
+    """
+    try:
+        text = lz4.block.decompress(data)
+    except (lz4.block.LZ4BlockError, ValueError) as error:
+        raise msgspec.DecodeError(str(error)) from None
+    return _delivery_decoder.decode(text)
 
 
 def decode_acknowledgements(data: bytes) -> list[Acknowledgement]:

@@ -8,7 +8,7 @@ from shared.contracts.customers import SessionEnded
 from shared.contracts.message import encode_messages
 from shared.http.telemetry import STREAM
 from shared.ids import new_id
-from shared.messaging.delivery import Batch, Delivery
+from shared.messaging.delivery import Batch, Delivery, encode_delivery
 from shared.testing.messages import create_message
 from shared.testing.pump import SOURCES
 from shared.testing.seals import STRANGER
@@ -25,7 +25,7 @@ def forged_delivery(customer_id: int) -> tuple[str, bytes]:
         customer_id=customer_id,
     )
     batch = Batch(new_id(), 1, msgspec.Raw(encode_messages([event])))
-    return event.event_id, msgspec.json.encode(Delivery("customer_service", 0, [batch]))
+    return event.event_id, encode_delivery(Delivery("customer_service", 0, [batch]))
 
 
 def test_what_nobody_of_ours_has_sealed_is_refused_and_on_record(system: System) -> None:

@@ -30,7 +30,7 @@ from shared.http.valkey import Valkey
 from shared.messaging import broker as broker_module
 from shared.messaging import outbox, runtime, seal
 from shared.messaging.broker import Broker
-from shared.messaging.delivery import Acknowledgement, Delivery, decode_delivery
+from shared.messaging.delivery import Acknowledgement, Delivery, decode_delivery, encode_delivery
 from shared.messaging.relay import Relay
 from shared.mongo import MongoDatabase
 from shared.testing.pump import READERS, SOURCES
@@ -86,7 +86,7 @@ class MemoryBroker:
         if self.refusals:
             self.refusals -= 1
             raise redis.ConnectionError("away")
-        self.queues[destination].append(msgspec.json.encode(delivery))
+        self.queues[destination].append(encode_delivery(delivery))
 
     def unread(self, destination: str) -> int:
         return len(self.queues[destination])

@@ -15,7 +15,7 @@ from shared.contracts.orders import ConfirmOrder
 from shared.contracts.system import MessageRefused
 from shared.ids import new_id
 from shared.messaging.broker import Broker
-from shared.messaging.delivery import Acknowledgement, Batch, Delivery, Outcome
+from shared.messaging.delivery import Acknowledgement, Batch, Delivery, Outcome, decode_delivery, encode_delivery
 from shared.messaging.refusals import message_of
 from shared.messaging.seal import Seals, acknowledgement_channel, delivery_channel
 from shared.testing.messages import create_message
@@ -29,7 +29,7 @@ def forged_delivery(*, source: str = SOURCE) -> bytes:
     """Of an event that nobody has said."""
     event = create_message(ConfirmOrder(), aggregate_id="forged")
     batch = Batch(new_id(), 1, msgspec.Raw(encode_messages([event])))
-    return msgspec.json.encode(Delivery(source, 0, [batch]))
+    return encode_delivery(Delivery(source, 0, [batch]))
 
 
 def put(valkey: str, queue: str, id: str, data: bytes) -> None:
@@ -54,12 +54,14 @@ def sealed_for_another_reader(delivery: bytes) -> tuple[str, bytes]:
 
 def sealed_as_acknowledgement(delivery: bytes) -> tuple[str, bytes]:
     seal = SEALS.seal(acknowledgement_channel("tests"), delivery)
-    return wire_message("tests", delivery, None, kwargs={"delivery": msgspec.Raw(delivery), "seal": seal})
+    return wire_message("tests", delivery, None, kwargs={"delivery": delivery, "seal": seal})
 
 
 def changed_after_it_was_sealed(delivery: bytes) -> tuple[str, bytes]:
-    seal = SEALS.seal(delivery_channel("tests"), delivery.replace(b'"lane":0', b'"lane":1'))
-    return wire_message("tests", delivery, None, kwargs={"delivery": msgspec.Raw(delivery), "seal": seal})
+    seal = SEALS.seal(
+        delivery_channel("tests"), encode_delivery(msgspec.structs.replace(decode_delivery(delivery), lane=1))
+    )
+    return wire_message("tests", delivery, None, kwargs={"delivery": delivery, "seal": seal})
 
 
 # A true seal in a message of another shape: nothing but the delivery is sealed, so nothing else may decide.
@@ -154,7 +156,7 @@ class TestADelivery:
 
     def test_that_is_nested_too_deep_is_refused_and_those_after_it_arrive(self, source: Source, valkey: str) -> None:
         with running(source, valkey):
-            put(valkey, "tests", *wire_message("tests", TOO_DEEP, SEALS))
+            put(valkey, "tests", *wire_message("tests", forged_delivery(), SEALS, args=msgspec.Raw(TOO_DEEP)))
             source.say("a")
             source.wait_drained()
             wait_until(source.refusals, 10)

@@ -23,7 +23,7 @@ from shared.contracts.message import Message, encode_messages
 from shared.contracts.orders import ConfirmOrder
 from shared.faults import inject
 from shared.ids import ROOT_ORGANIZATION_ID
-from shared.messaging.delivery import Acknowledgement, Batch, Delivery, Outcome, decode_delivery
+from shared.messaging.delivery import Acknowledgement, Batch, Delivery, Outcome, decode_delivery, encode_delivery
 from shared.messaging.inbox import Inbox, InboxTransaction, State, Unavailable
 from shared.messaging.outbox import Candidate, Claim, PostgresOutbox, QueueDepth
 from shared.messaging.pace import Pace
@@ -338,7 +338,7 @@ class LossyBroker:
     def publish(self, destination: str, delivery: Delivery) -> None:
         refused = self._world.chance(0.05)
         if not refused or self._world.chance(0.3):  # taken, perhaps, and only the answer was lost
-            self.queue.append(msgspec.json.encode(delivery))
+            self.queue.append(encode_delivery(delivery))
         if refused:
             raise redis.ConnectionError
 
