@@ -93,19 +93,39 @@ class Outbox:
         if not self._batches:
             return
         lanes = sorted(self._batches)
-        rows = [
-            _row(batch, destination, lane)
-            for destination, lane in lanes
-            for batch in self._batches[(destination, lane)]
-        ]
+        rows, copies = self._rows(lanes)
         with connection.pipeline():
             connection.execute(
                 "SELECT pg_advisory_xact_lock(%(kind)s, hashtext(lane)) FROM unnest(%(lanes)s::text[]) AS lane",
                 {"kind": LANE_LOCK, "lanes": [f"{destination}/{lane}" for destination, lane in lanes]},
             )
             connection.execute(_insert_batches(len(rows)), [value for row in rows for value in row])
+            if copies:
+                ids, destinations, numbers, originals = zip(*copies, strict=True)
+                values = {"ids": uuid_array(ids), "destinations": list(destinations), "lanes": list(numbers)}
+                connection.execute(_COPY_BATCHES, values | {"originals": uuid_array(originals)})
             connection.execute(f"NOTIFY {NOTIFY_CHANNEL}")
         self._batches.clear()
+
+    def _rows(self, lanes: list[tuple[str, int]]) -> tuple[list[tuple[Any, ...]], list[tuple[str, str, int, str]]]:
+        """The batches to write, and those that are to have what another one of these has: id, destination, lane, the other's id.
+
+        Postgres then copies what it has checked and compressed already. A lane is copied as a whole or not at all: its batches keep
+        their order.
+        """
+        rows: list[tuple[Any, ...]] = []
+        copies: list[tuple[str, str, int, str]] = []
+        written: dict[tuple[int, ...], list[_Batch]] = {}
+        for destination, lane in lanes:
+            batches = self._batches[(destination, lane)]
+            # An event is the same object for all its readers.
+            events = tuple(id(event) for batch in batches for event in batch.events)
+            if originals := written.get(events):
+                copies += [(b.id, destination, lane, o.id) for b, o in zip(batches, originals, strict=True)]
+            else:
+                written[events] = batches
+                rows += [_row(batch, destination, lane) for batch in batches]
+        return rows, copies
 
 
 @cache
@@ -319,6 +339,16 @@ class PostgresOutbox:
         )
 
 
+_COPY_BATCHES = """
+    INSERT INTO outbox_events
+           (id, destination, lane, seq, aggregate_type, aggregate_id, event_type, payload, event_count, created_at)
+    SELECT id, destination, lane, nextval('outbox_seq'), aggregate_type, aggregate_id, event_type, payload, event_count, created_at
+      FROM (SELECT copy.*, o.aggregate_type, o.aggregate_id, o.event_type, o.payload, o.event_count, o.created_at
+              FROM unnest(%(ids)s::uuid[], %(destinations)s::text[], %(lanes)s::int[], %(originals)s::uuid[])
+                   WITH ORDINALITY AS copy (id, destination, lane, original, place)
+              JOIN outbox_events AS o ON o.id = copy.original
+             ORDER BY place) AS copy
+"""
 # Lanes are found by skipping through the partial index, one look-up per lane, however many batches wait in it. Of a lane whose
 # lease runs only that is to be known: its oldest batch, which is always among those outstanding, says so.
 _CANDIDATES = """
