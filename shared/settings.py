@@ -36,7 +36,7 @@ class ServiceSettings(BaseSettings):
 
     # The delivery protocol's timers and sizes (docs/adr/0001-messaging.md). Tests shorten the timers.
     lanes: int = 2
-    claim_events_max: int = 1000
+    claim_events_max: int = 2000
     relay_lease_seconds: float = 15.0
     relay_sweep_seconds: float = 1.0
     relay_linger_seconds: float = 0.01

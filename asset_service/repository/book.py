@@ -1,6 +1,7 @@
 """The book of a batch: loaded and stored set-based."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from psycopg.rows import tuple_row
 
@@ -88,18 +89,41 @@ def load_assets(connection: Connection, book: Book, keys: Iterable[AssetKey], in
 
 
 def store(connection: Connection, book: Book) -> None:
-    """Write what the fold has changed, in at most five statements.
+    """Write what the fold has changed, in at most three statements.
 
     Raises:
         Conflict: a row is not as it was loaded; the transaction must be repeated.
     """
     changed = book.changed_assets.values()
     _insert_assets(connection, [asset for asset in changed if asset.version == 0])
-    _update_assets(connection, [asset for asset in changed if asset.version > 0])
     reservations = book.changed_reservations.values()
-    _insert_reservations(connection, book, [each for each in reservations if each.version == 0])
-    _update_reservations(connection, [each for each in reservations if each.version > 0])
+    made = [each for each in reservations if each.version == 0]
+    for each in made:
+        # Known only now: an asset that is new itself was inserted a moment ago.
+        asset = book.assets.get((each.customer_id, each.asset_name or ""))
+        each.asset_id = asset.id if asset is not None and each.refusal is None else None
+    _write(
+        connection,
+        {
+            "assets": _asset_rows([asset for asset in changed if asset.version > 0]),
+            "made": made,
+            "moved": _reservation_rows([each for each in reservations if each.version > 0]),
+        },
+    )
     insert_postings(connection, book.postings, book.new_settlements)
+
+
+def _write(connection: Connection, rows: Mapping[str, Sequence[Any]]) -> None:
+    """Write the rows of each part of `_PARTS` in one statement; how many it found must be how many were to be written."""
+    parts = [name for name in _PARTS if rows[name]]
+    if not parts:
+        return
+    statement = "WITH " + ", ".join(f"{name} AS ({_PARTS[name]} RETURNING 1)" for name in parts)
+    statement += " SELECT " + ", ".join(f"(SELECT count(*) FROM {name}) AS {name}" for name in parts)
+    found = connection.execute(statement, {name: as_json(rows[name]) for name in parts}).fetchone()
+    assert found is not None
+    for name in parts:
+        check_count(found[name], len(rows[name]))
 
 
 def _insert_assets(connection: Connection, assets: Sequence[Asset]) -> None:
@@ -142,84 +166,16 @@ def _insert_assets(connection: Connection, assets: Sequence[Asset]) -> None:
         asset.id = ids[asset.key]
 
 
-def _update_assets(connection: Connection, assets: Sequence[Asset]) -> None:
-    if not assets:
-        return
-    rows = [
-        {
-            "id": asset.id,
-            "version": asset.version,
-            "size": asset.size,
-            "usable_size": asset.usable_size,
-            "low_balance": asset.low_balance,
-        }
-        for asset in assets
-    ]
-    # Neither a key nor an index's predicate changes unless `low_balance` flips, so these updates stay HOT.
-    cursor = connection.execute(
-        """
-        UPDATE assets a
-        SET size = v.size, usable_size = v.usable_size, low_balance = v.low_balance,
-            version = a.version + 1, updated_at = (SELECT brokage_now())
-        FROM json_to_recordset(%(rows)s::json)
-             AS v (id bigint, version int, size numeric, usable_size numeric, low_balance boolean)
-        WHERE a.id = v.id AND a.version = v.version
-        """,
-        {"rows": as_json(rows)},
-    )
-    check_count(cursor.rowcount, len(assets))
+def _asset_rows(assets: Iterable[Asset]) -> list[dict[str, Any]]:
+    return [{name: getattr(asset, name) for name in _CHANGING_OF_ASSET} for asset in assets]
 
 
-def _insert_reservations(connection: Connection, book: Book, reservations: Sequence[Reservation]) -> None:
-    if not reservations:
-        return
-    for each in reservations:
-        # Known only now: an asset that is new itself was inserted a moment ago.
-        asset = book.assets.get((each.customer_id, each.asset_name or ""))
-        each.asset_id = asset.id if asset is not None and each.refusal is None else None
-    cursor = connection.execute(
-        """
-        INSERT INTO asset_reservations (id, asset_id, customer_id, asset_name, order_id, holder_type, holder_id, leg,
-            amount, consumed, released, status, refusal, release_reason, release_amount, order_side, traded_asset,
-            quote_asset, quote_scale, limit_price, open_size, filled_notional, fee_rate, fee_minimum, fee_charged,
-            expires_at, organization_id, created_at, updated_at)
-        SELECT id, asset_id, customer_id, asset_name, order_id, 'ORDER', order_id, 'ORDER',
-            amount, consumed, released, status, refusal, release_reason, release_amount, order_side, traded_asset,
-            quote_asset, quote_scale, limit_price, open_size, filled_notional, fee_rate, fee_minimum, fee_charged,
-            expires_at, organization_id, (SELECT brokage_now()), (SELECT brokage_now())
-        FROM json_to_recordset(%(rows)s::json) AS v (id uuid, asset_id bigint, customer_id bigint, asset_name text,
-            order_id uuid, amount numeric, consumed numeric, released numeric, status text, refusal text,
-            release_reason text, release_amount numeric, order_side text, traded_asset text, quote_asset text,
-            quote_scale int, limit_price numeric, open_size numeric, filled_notional numeric, fee_rate numeric,
-            fee_minimum numeric, fee_charged numeric, expires_at timestamptz, organization_id uuid)
-        ON CONFLICT (holder_type, holder_id, leg) DO NOTHING
-        """,
-        {"rows": as_json(reservations)},
-    )
-    check_count(cursor.rowcount, len(reservations))
+def _reservation_rows(reservations: Iterable[Reservation]) -> list[dict[str, Any]]:
+    return [{name: getattr(each, name) for name in _CHANGING_OF_RESERVATION} for each in reservations]
 
 
-def _update_reservations(connection: Connection, reservations: Sequence[Reservation]) -> None:
-    if not reservations:
-        return
-    rows = [{name: getattr(each, name) for name in _CHANGING_FIELDS} for each in reservations]
-    cursor = connection.execute(
-        """
-        UPDATE asset_reservations r
-        SET consumed = v.consumed, released = v.released, status = v.status, release_reason = v.release_reason,
-            release_amount = v.release_amount, open_size = v.open_size, filled_notional = v.filled_notional,
-            fee_charged = v.fee_charged, version = r.version + 1, updated_at = (SELECT brokage_now())
-        FROM json_to_recordset(%(rows)s::json) AS v (id uuid, version int, consumed numeric, released numeric,
-            status text, release_reason text, release_amount numeric, open_size numeric, filled_notional numeric,
-            fee_charged numeric)
-        WHERE r.id = v.id AND r.version = v.version
-        """,
-        {"rows": as_json(rows)},
-    )
-    check_count(cursor.rowcount, len(reservations))
-
-
-_CHANGING_FIELDS = (
+_CHANGING_OF_ASSET = ("id", "version", "size", "usable_size", "low_balance")
+_CHANGING_OF_RESERVATION = (
     "id",
     "version",
     "consumed",
@@ -231,3 +187,42 @@ _CHANGING_FIELDS = (
     "filled_notional",
     "fee_charged",
 )
+
+_PARTS = {
+    # Neither a key nor an index's predicate changes unless `low_balance` flips, so these updates stay HOT.
+    "assets": """
+        UPDATE assets a
+        SET size = v.size, usable_size = v.usable_size, low_balance = v.low_balance,
+            version = a.version + 1, updated_at = (SELECT brokage_now())
+        FROM json_to_recordset(%(assets)s::json)
+             AS v (id bigint, version int, size numeric, usable_size numeric, low_balance boolean)
+        WHERE a.id = v.id AND a.version = v.version
+        """,
+    "made": """
+        INSERT INTO asset_reservations (id, asset_id, customer_id, asset_name, order_id, holder_type, holder_id, leg,
+            amount, consumed, released, status, refusal, release_reason, release_amount, order_side, traded_asset,
+            quote_asset, quote_scale, limit_price, open_size, filled_notional, fee_rate, fee_minimum, fee_charged,
+            expires_at, organization_id, created_at, updated_at)
+        SELECT id, asset_id, customer_id, asset_name, order_id, 'ORDER', order_id, 'ORDER',
+            amount, consumed, released, status, refusal, release_reason, release_amount, order_side, traded_asset,
+            quote_asset, quote_scale, limit_price, open_size, filled_notional, fee_rate, fee_minimum, fee_charged,
+            expires_at, organization_id, (SELECT brokage_now()), (SELECT brokage_now())
+        FROM json_to_recordset(%(made)s::json) AS v (id uuid, asset_id bigint, customer_id bigint, asset_name text,
+            order_id uuid, amount numeric, consumed numeric, released numeric, status text, refusal text,
+            release_reason text, release_amount numeric, order_side text, traded_asset text, quote_asset text,
+            quote_scale int, limit_price numeric, open_size numeric, filled_notional numeric, fee_rate numeric,
+            fee_minimum numeric, fee_charged numeric, expires_at timestamptz, organization_id uuid)
+        ON CONFLICT (holder_type, holder_id, leg) DO NOTHING
+        """,
+    "moved": """
+        UPDATE asset_reservations r
+        SET consumed = v.consumed, released = v.released, status = v.status, release_reason = v.release_reason,
+            release_amount = v.release_amount, open_size = v.open_size, filled_notional = v.filled_notional,
+            fee_charged = v.fee_charged, version = r.version + 1, updated_at = (SELECT brokage_now())
+        FROM json_to_recordset(%(moved)s::json) AS v (id uuid, version int, consumed numeric, released numeric,
+            status text, release_reason text, release_amount numeric, open_size numeric, filled_notional numeric,
+            fee_charged numeric)
+        WHERE r.id = v.id AND r.version = v.version
+        """,
+}
+"""What the fold changes, each part for itself: the rows of one are none of another's."""

@@ -206,10 +206,13 @@ class Inbox:
         return 1 if small else self._attempts_max - 1
 
     def _whole(self, batches: Sequence[Batch]) -> list[Acknowledgement]:
+        # Before the transaction, so that nobody waits for its end meanwhile.
+        decoded = [(batch.id, _decode(batch.events)) for batch in batches]
+
         def work(tx: InboxTransaction) -> set[str]:
-            owned = tx.claim([batch.id for batch in batches], single=False)
+            owned = tx.claim([id for id, _ in decoded], single=False)
             fault("inbox.claimed")
-            self._apply(tx, [message for batch in batches if batch.id in owned for message in _decode(batch.events)])
+            self._apply(tx, [message for id, messages in decoded if id in owned for message in messages])
             fault("inbox.applied")
             if len(owned) < len(batches):
                 others = tx.states([batch.id for batch in batches if batch.id not in owned])

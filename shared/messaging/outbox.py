@@ -39,7 +39,7 @@ MIXED = "Batch"
 """`event_type` of a batch whose events differ in type."""
 NOTIFY_CHANNEL = "outbox"
 _DOUBLINGS_MAX = 6
-_SERIAL_TIMES = 4
+_SERIAL_TIMES = 2
 _ASK_AT_ONCE = 200
 
 
