@@ -67,5 +67,5 @@ class TestDecide:
             for reader in ("auditor", "notifier")
         }
         send, extend = store._decide(lanes, NOW, lambda destination: 0)
-        assert Counter(id.split()[0] for id in send) == {"auditor": 8, "notifier": 2}
+        assert Counter(id.split()[0] for id in send) == {"auditor": 4, "notifier": 2}
         assert extend == []

@@ -1,0 +1,97 @@
+"""What one transaction says to several readers: each has all of it, in order, and what is the same is written once."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg.rows import dict_row
+from small_service import Source
+
+from shared.contracts.message import lane_of, partition_of
+from shared.contracts.orders import ConfirmOrder
+from shared.db.engine import Database
+from shared.db.unit_of_work import UnitOfWork
+from shared.messaging.outbox import BATCH_EVENTS_MAX
+
+READERS = ("processor", "notifier", "auditor")
+Said = Sequence[tuple[str, tuple[str, ...]]]
+"""Aggregates and who is told of each, in order."""
+
+
+@pytest.fixture
+def say(source: Source) -> Iterator[Callable[[Said], None]]:
+    """Say these in one transaction."""
+    database = Database(source.url, name="test", pool_size=1)
+
+    def work(unit: UnitOfWork, said: Said) -> None:
+        for aggregate_id, readers in said:
+            unit.record(ConfirmOrder(), aggregate_id=aggregate_id, readers=readers)
+
+    yield lambda said: database.run(lambda unit: work(unit, said))
+    database.close()
+
+
+def batches(source: Source) -> list[dict[str, Any]]:
+    with psycopg.connect(source.url, row_factory=dict_row) as connection:
+        return connection.execute("SELECT * FROM outbox_events ORDER BY seq").fetchall()
+
+
+def told(rows: Sequence[dict[str, Any]], reader: str, lane: int) -> list[str]:
+    """The aggregates of a lane's events, as the relay would send them."""
+    lanes = [row for row in rows if (row["destination"], row["lane"]) == (reader, lane)]
+    return [event["aggregate_id"] for row in lanes for event in row["payload"]]
+
+
+def one_lane(count: int) -> list[str]:
+    return [id for id in map(str, range(10 * count)) if partition_of(id) % 2 == 0][:count]
+
+
+class TestSeveralReaders:
+    def test_all_have_the_same_batches_in_the_same_order(self, say: Any, source: Source) -> None:
+        ids = one_lane(2 * BATCH_EVENTS_MAX + 7)
+        say([(id, READERS) for id in ids])
+        rows = batches(source)
+        assert len(rows) == 3 * len(READERS)
+        assert len({row["id"] for row in rows}) == len({row["seq"] for row in rows}) == len(rows)
+        for reader in READERS:
+            assert told(rows, reader, 0) == ids
+        first, *others = ([row for row in rows if row["destination"] == reader] for reader in READERS)
+        same = ("aggregate_type", "aggregate_id", "event_type", "event_count", "payload", "created_at", "status")
+        for other in others:
+            assert [[row[name] for name in same] for row in other] == [[row[name] for name in same] for row in first]
+
+    def test_a_copy_is_as_compressed_as_what_it_is_copied_from(self, say: Any, source: Source) -> None:
+        say([(id, READERS) for id in one_lane(BATCH_EVENTS_MAX)])
+        with psycopg.connect(source.url) as connection:
+            rows = connection.execute(
+                "SELECT pg_column_size(payload), length(payload::text), pg_column_compression(payload) FROM outbox_events"
+            ).fetchall()
+        assert len(rows) == len(READERS)
+        [(stored, length, method)] = set(rows)
+        assert method == "pglz"
+        assert stored < length / 4
+
+    @given(
+        said=st.lists(
+            st.tuples(st.sampled_from("abcdef"), st.sets(st.sampled_from(READERS), min_size=1).map(sorted).map(tuple)),
+            min_size=1,
+            max_size=12,
+        )
+    )
+    @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_each_has_what_it_was_told_and_nothing_else(self, say: Any, source: Source, said: Any) -> None:
+        with psycopg.connect(source.url, autocommit=True) as connection:
+            connection.execute("DELETE FROM outbox_events")
+        say(said)
+        rows = batches(source)
+        for reader in READERS:
+            for lane in (0, 1):
+                expected = [
+                    id for id, readers in said if reader in readers and lane_of(partition_of(id), reader, 2) == lane
+                ]
+                assert told(rows, reader, lane) == expected
+        assert sum(row["event_count"] for row in rows) == sum(len(readers) for _, readers in said)
+        assert all(row["event_count"] == len(row["payload"]) for row in rows)
