@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 # As many tests at once in `make test`; each process of them starts servers of its own.
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -58,7 +58,7 @@ peers: install ## the same saga as it is usually written, measured beside ours
 
 .PHONY: races
 races: install ## races between use cases; other numbers: make races RACE_ROUNDS=5000 RACE_SEED=8
-	@$(BIN)/python -m pytest tests/races $(ARGS)
+	@RACE_ROUNDS=$${RACE_ROUNDS:-1000} $(BIN)/python -m pytest tests/races $(ARGS)
 
 .PHONY: fuzz
 fuzz: install ## requests made from the OpenAPI document, an hour's worth; other ones: make fuzz FUZZ_EXAMPLES=20 FUZZ_SEED=8

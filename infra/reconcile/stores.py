@@ -17,6 +17,15 @@ POSTGRES = tuple(DATABASES)
 """Services with a Postgres database; each has an outbox."""
 MONGO = ("auditor", "notifier")
 _CONNECTIONS = 6
+_SNAPSHOT = "; ".join(
+    (
+        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+        "SET LOCAL statement_timeout = 0",
+        "SET LOCAL transaction_timeout = 0",
+        "SET LOCAL idle_in_transaction_session_timeout = 0",
+        "SELECT 1",
+    )
+)
 
 
 class Stores:
@@ -62,10 +71,8 @@ class Stores:
     def snapshot(self, service: str) -> Iterator[Connection]:
         """A connection on which everything read is of one moment, that of its first statement, which this makes."""
         with self.database(service).read() as connection, connection.transaction():
-            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            for limit in ("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout"):
-                connection.execute(f"SET LOCAL {limit} = 0")
-            connection.execute("SELECT 1")
+            # In one message: between two of them the limit could end that they lift.
+            connection.execute(_SNAPSHOT, prepare=False)
             yield connection
 
     @contextmanager

@@ -129,9 +129,16 @@ class User:
         return order
 
     def confirmed(self, side: str, size: str, price: str, **terms: Any) -> dict[str, Any]:
+        """A confirmed order, as soon as it is one: what was in work when a process ended comes again by its lease, of 15 s in earnest."""
         order = self.place(side, size, price, **terms)
+        if order["status"] not in JUDGED:
+            order = wait_until(lambda: self._judged(order["id"]), 30.0, "the order's judgement")
         assert order["status"] == "ORDER_CONFIRMED", order
         return order
+
+    def _judged(self, order_id: str) -> dict[str, Any] | Literal[False]:
+        order = self.order(order_id)
+        return order if order["status"] in JUDGED else False
 
     def cancel(self, order_id: str, wait: int | None = None) -> Any:
         return self.request("DELETE", f"/api/orders/{order_id}", wait=wait)

@@ -130,8 +130,11 @@ class TestSlowCallers:
                 started = time.monotonic()
                 assert served.call("GET", "/health/live").status_code == 200
                 assert time.monotonic() - started < 2.0
-            open_still = [connection for connection in idle if not is_closed(connection)]
-            assert len(open_still) <= 100
+            deadline = time.monotonic() + 10
+            # Told to go is not gone: the server closes them while it does other things.
+            while len(open_still := [each for each in idle if not is_closed(each)]) > 100:
+                assert time.monotonic() < deadline, len(open_still)
+                time.sleep(0.05)
             assert open_still == idle[-len(open_still) :], "the longest waiting went first"
             assert not is_closed(in_work)
 
