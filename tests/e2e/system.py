@@ -129,7 +129,7 @@ class User:
         return order
 
     def confirmed(self, side: str, size: str, price: str, **terms: Any) -> dict[str, Any]:
-        """A confirmed order, as soon as it is one: what was in work when a process ended comes again by its lease, of 15 s in earnest."""
+        """An order as soon as it is confirmed. What was in work when a process ended comes again by its lease: 15 s in earnest."""
         order = self.place(side, size, price, **terms)
         if order["status"] not in JUDGED:
             order = wait_until(lambda: self._judged(order["id"]), 30.0, "the order's judgement")
