@@ -1,5 +1,6 @@
 """The envelope every message travels in, and the register of contracts."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,6 +8,8 @@ from typing import Any, Generic, TypeVar
 from zlib import crc32
 
 import msgspec
+
+from shared.ids import ROOT_ORGANIZATION_ID
 
 PARTITIONS = 64
 """Into how many parts the keys of an aggregate fall. Lanes are sets of partitions, so a lane's batch stays in its partitions."""
@@ -44,7 +47,7 @@ P = TypeVar("P")
 
 
 class Message(msgspec.Struct, Generic[P], frozen=True, kw_only=True, omit_defaults=True):
-    """Header and payload of one event or command; the fields of contract.md, Messages.
+    """Header and payload of one event or command; the fields of contract.md, Messages. What is as by default is not written.
 
     `aggregate_version` grows with the aggregate; `causation_id` is the event that caused this one.
     """
@@ -57,7 +60,7 @@ class Message(msgspec.Struct, Generic[P], frozen=True, kw_only=True, omit_defaul
     aggregate_id: str
     aggregate_version: int = 1
     customer_id: int | None = None
-    organization_id: str
+    organization_id: str = ROOT_ORGANIZATION_ID
     actor: Actor = SYSTEM_ACTOR
     correlation_id: str
     causation_id: str | None = None
@@ -83,6 +86,7 @@ class UnknownContract(Exception):
 
 _CONTRACTS: dict[str, Contract] = {}
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {}
+_BATCH_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {}
 _ENCODER = msgspec.json.Encoder()
 _RAW_DECODER = msgspec.json.Decoder(list[Message[msgspec.Raw]])
 
@@ -100,6 +104,7 @@ def contract(
             raise ValueError(f"{name} is registered twice")
         _CONTRACTS[name] = Contract(name, payload, aggregate, tuple(readers), version, by_customer)
         _DECODERS[name] = msgspec.json.Decoder(payload)
+        _BATCH_DECODERS[name] = msgspec.json.Decoder(list[Message[payload]])  # type: ignore[valid-type]
         return payload
 
     return register
@@ -134,7 +139,26 @@ def decode_messages(data: bytes | str) -> list[Message[Any]]:
         UnknownContract: a type or a version that is not registered here.
         msgspec.ValidationError: a payload that is not of its contract's shape.
     """
-    return [_typed(raw) for raw in _RAW_DECODER.decode(data)]
+    return _of_one_type(data) or [_typed(raw) for raw in _RAW_DECODER.decode(data)]
+
+
+_TYPE = re.compile(rb'"type":"(\w+)"')
+_HEADER_MAX = 500
+
+
+def _of_one_type(data: bytes | str) -> list[Message[Any]] | None:
+    """The messages of a batch that has only one type, as nearly all have: read in one go. None if it is another one."""
+    first = _TYPE.search(data, 0, _HEADER_MAX) if isinstance(data, bytes) else None
+    known = _CONTRACTS.get(first[1].decode()) if first else None
+    if known is None:
+        return None
+    try:
+        messages: list[Message[Any]] = _BATCH_DECODERS[known.name].decode(data)
+    except msgspec.ValidationError:
+        return None
+    if any(message.type != known.name or message.version != known.version for message in messages):
+        return None
+    return messages
 
 
 def _typed(raw: Message[msgspec.Raw]) -> Message[Any]:
