@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from own_trail import Trail
 
 from auditor import documents
 from auditor.app import create
@@ -15,11 +16,8 @@ from auditor.service import Auditor, chain_intake
 from auditor.settings import Settings
 from auditor.writer import ChainWriter
 from shared.auth import keys, tokens
-from shared.contracts.message import Message
-from shared.contracts.orders import OrderConfirmed
 from shared.messaging import seal
 from shared.mongo import MongoDatabase
-from shared.testing.messages import create_order_event
 from shared.testing.servers import LocalMongo, LocalValkey
 
 
@@ -35,25 +33,6 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalValkey]:
     server = LocalValkey(tmp_path_factory.mktemp("valkey"))
     yield server
     server.stop()
-
-
-@dataclass
-class Trail:
-    """A trail and its writer."""
-
-    database: MongoDatabase
-    auditor: Auditor
-
-    def record(self, count: int) -> list[Message[Any]]:
-        messages = [create_order_event(OrderConfirmed) for _ in range(count)]
-        self.auditor.handle(messages)
-        return messages
-
-    def records(self) -> list[dict[str, Any]]:
-        return list(self.database[LOGS].find().sort("seq", 1))
-
-    def event_ids(self) -> list[str]:
-        return [record["event_id"] for record in self.records()]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 
 import bson
 import pytest
-from conftest import Trail
+from own_trail import Trail
 
 from auditor import documents, keeping
 from auditor.chain import FirstBad, Tampering

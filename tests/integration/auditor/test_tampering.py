@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Trail
+from own_trail import Trail
 
 from auditor import documents
 from auditor.chain import GENESIS, Head, Tampering, content_of, digest
