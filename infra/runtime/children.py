@@ -19,6 +19,8 @@ HOST = "127.0.0.1"
 PROBE_SECONDS = 2.0
 # The api ends its requests, the relay its rounds, the worker its deliveries; the servers have the rest of the 20 s.
 STOP_SECONDS = {"api": 5.5, "relay": 2.5, "worker": 3.5}
+# Else glibc gives each thread a heap of its own, and each keeps what the largest batch took that its thread ever had.
+_MEMORY = {"MALLOC_ARENA_MAX": "2"}
 
 
 class Children:
@@ -93,7 +95,7 @@ class Children:
             command=[sys.executable, "-m", "infra", *command],
             log=self._data.log(name),
             probe=probe,
-            environment=os.environ | self._settings | dict(environment or {}) | told,
+            environment=_MEMORY | os.environ | self._settings | dict(environment or {}) | told,
             # `python -m` puts the working directory first on the path: it must be one that shadows nothing.
             directory=ROOT,
             pass_fds=fds,
