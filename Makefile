@@ -58,7 +58,7 @@ peers: install ## the same saga as it is usually written, measured beside ours
 
 .PHONY: races
 races: install ## races between use cases; other numbers: make races RACE_ROUNDS=5000 RACE_SEED=8
-	@RACE_ROUNDS=$${RACE_ROUNDS:-1000} $(BIN)/python -m pytest tests/races $(ARGS)
+	@$(BIN)/python -m pytest tests/races $(ARGS)
 
 .PHONY: fuzz
 fuzz: install ## requests made from the OpenAPI document, an hour's worth; other ones: make fuzz FUZZ_EXAMPLES=20 FUZZ_SEED=8

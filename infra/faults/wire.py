@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from base64 import b64decode
 from typing import Any
 
 import msgspec
 
 from shared.ids import new_id
+from shared.messaging.delivery import Delivery, decode_delivery
 from shared.messaging.seal import Seals, delivery_channel
 
 
@@ -27,6 +29,12 @@ def wire_message(queue: str, delivery: bytes, seals: Seals | None, **changes: An
         **changes,
     }
     return id, msgspec.json.encode(message)
+
+
+def delivery_in(data: bytes) -> Delivery:
+    """What a message that lies there delivers."""
+    kwargs: dict[str, Any] = msgspec.json.decode(data)["kwargs"]
+    return decode_delivery(b64decode(kwargs["delivery"]))
 
 
 def copy_of(data: bytes) -> tuple[str, bytes]:

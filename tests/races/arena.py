@@ -34,7 +34,7 @@ from tests.integration.reconcile.reconcile_world import new_order
 T = TypeVar("T")
 Contender = Callable[[], Any]
 
-ROUNDS = int(os.environ.get("RACE_ROUNDS", "250"))
+ROUNDS = int(os.environ.get("RACE_ROUNDS", "1000"))
 SEED = int(os.environ.get("RACE_SEED", "7"))
 CONTENDERS_MAX = 50
 SHARES = ("AAPL", "GOOGL", "THYAO", "MSFT")

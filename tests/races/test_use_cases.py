@@ -1,6 +1,6 @@
 """Races at the level of use cases: exactly one contender of each round wins, and the databases say so.
 
-`RACE_ROUNDS` and `RACE_SEED` change how many rounds and which; without them 250 rounds of each race, and 1,000 by `make races`.
+`RACE_ROUNDS` and `RACE_SEED` change how many rounds and which; without them 1,000 rounds of each race.
 """
 
 import random

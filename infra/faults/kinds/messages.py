@@ -10,23 +10,21 @@ from __future__ import annotations
 import json
 import random
 import time
-from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import lz4.block
 import msgspec
 import psycopg
 import redis
 
 from infra.faults.kinds.processes import stopped
 from infra.faults.system import NotInTime, wait_until
-from infra.faults.wire import copy_of, wire_message
+from infra.faults.wire import copy_of, delivery_in, wire_message
 from infra.faults.world import Kind, World, kind
 from infra.services import SERVICES
 from shared.ids import new_id
-from shared.messaging.delivery import Batch, Delivery, decode_delivery, encode_delivery
+from shared.messaging.delivery import Batch, Delivery, encode_delivery
 from shared.messaging.seal import Seals
 
 _UNREAD_SECONDS = 4.0
@@ -154,11 +152,11 @@ def _huge(world: World, queue: str) -> tuple[str, bytes]:
 
 
 def _no_delivery(world: World, queue: str) -> tuple[str, bytes]:
-    return wire_message(queue, lz4.block.compress(b'{"lane": "one"}'), world.seals())
+    return wire_message(queue, b'{"lane": "one"}', world.seals())
 
 
 def _for_nobody(world: World, queue: str) -> tuple[str, bytes]:
-    return wire_message(queue, lz4.block.compress(b"{}"), world.seals(), actor_name="nobody.receive")
+    return wire_message(queue, b"{}", world.seals(), actor_name="nobody.receive")
 
 
 def _event(**changes: Any) -> dict[str, Any]:
@@ -205,7 +203,7 @@ def _forge_acknowledgements(world: World, chosen: random.Random) -> str | None:
         for queue, id, data in found:
             valkey.lrem(_queue(queue), 0, id)  # type: ignore[arg-type]
             valkey.hdel(f"{_queue(queue)}.msgs", id)
-            delivery = decode_delivery(b64decode(json.loads(data)["kwargs"]["delivery"]))
+            delivery = delivery_in(data)
             acknowledgements = [{"batch_id": batch.id} for batch in delivery.batches]
             sealed = {"said": acknowledgements, "seal": chosen.randbytes(32).hex()}
             valkey.rpush(f"brokage:{delivery.source}.acks", json.dumps(sealed))

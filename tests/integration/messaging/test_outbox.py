@@ -63,6 +63,14 @@ class TestSeveralReaders:
         for other in others:
             assert [[row[name] for name in same] for row in other] == [[row[name] for name in same] for row in first]
 
+    def test_a_lane_that_only_begins_like_another_keeps_its_order(self, say: Any, source: Source) -> None:
+        """Were its first batch copied and its second written, the second would come first."""
+        ids = one_lane(BATCH_EVENTS_MAX + 5)
+        both, one = ids[:BATCH_EVENTS_MAX], ids[BATCH_EVENTS_MAX:]
+        say([(id, ("notifier", "processor")) for id in both] + [(id, ("processor",)) for id in one])
+        rows = batches(source)
+        assert (told(rows, "notifier", 0), told(rows, "processor", 0)) == (both, ids)
+
     def test_a_copy_is_as_compressed_as_what_it_is_copied_from(self, say: Any, source: Source) -> None:
         say([(id, READERS) for id in one_lane(BATCH_EVENTS_MAX)])
         with psycopg.connect(source.url) as connection:
