@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from order_service.models import OrderStatus
-from shared.db import Conflict, Connection
+from shared.db import Conflict, Connection, taken_is_conflict
 from shared.http.idempotency import KEPT_HOURS
 from shared.ids import uuid_array
 
@@ -136,9 +136,10 @@ def insert_orders(
         "keys": rows_as_json(keys),
         "kept_hours": KEPT_HOURS,
     }
-    row = connection.execute(_INSERT_ORDERS, parameters).fetchone()
+    with taken_is_conflict():
+        row = connection.execute(_INSERT_ORDERS, parameters).fetchone()
     assert row is not None
-    if row["client_ids"] != len(client_ids) or row["keys"] != len(keys):
+    if row["keys"] != len(keys):
         raise Conflict
     at: datetime = row["at"]
     return at
@@ -246,7 +247,6 @@ WITH placed AS (
     INSERT INTO client_order_ids (customer_id, placed_by, client_order_id, order_id, request_digest, created_at)
     SELECT r.*, (SELECT brokage_now()) FROM json_to_recordset(%(client_ids)s::json) AS r (
         customer_id bigint, placed_by bigint, client_order_id text, order_id uuid, request_digest text)
-    ON CONFLICT DO NOTHING RETURNING 1
 ), keys AS (
     INSERT INTO idempotency_records AS k
         (principal, method, route, key, request_digest, status_code, resource_id, created_at)
@@ -258,7 +258,7 @@ WITH placed AS (
     WHERE k.created_at < (SELECT brokage_now()) - make_interval(hours => %(kept_hours)s)
     RETURNING 1
 )
-SELECT (SELECT count(*) FROM ids) AS client_ids, (SELECT count(*) FROM keys) AS keys, (SELECT brokage_now()) AS at
+SELECT (SELECT count(*) FROM keys) AS keys, (SELECT brokage_now()) AS at
 """
 
 CHANGED_CHANNEL = "orders_changed"

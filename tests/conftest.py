@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -106,6 +107,8 @@ def servers(servers_directory: Path) -> Iterator[Servers]:
         for name, value in servers.env.items():
             patch.setenv(name, value)
         yield servers
+        # Without the checkpoint that it makes else: what is in it is deleted.
+        servers.postgres.process.send(signal.SIGQUIT)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from asset_service.models import InstrumentStatus, ReservationStatus
 from asset_service.repository.ledger import insert_postings
 from asset_service.repository.rows import as_json, check_count
 from shared.contracts.orders import OrderSide
-from shared.db import Connection
+from shared.db import Connection, taken_is_conflict
 from shared.ids import uuid_array
 
 
@@ -120,7 +120,8 @@ def _write(connection: Connection, rows: Mapping[str, Sequence[Any]]) -> None:
         return
     statement = "WITH " + ", ".join(f"{name} AS ({_PARTS[name]} RETURNING 1)" for name in parts)
     statement += " SELECT " + ", ".join(f"(SELECT count(*) FROM {name}) AS {name}" for name in parts)
-    found = connection.execute(statement, {name: as_json(rows[name]) for name in parts}).fetchone()
+    with taken_is_conflict():
+        found = connection.execute(statement, {name: as_json(rows[name]) for name in parts}).fetchone()
     assert found is not None
     for name in parts:
         check_count(found[name], len(rows[name]))
@@ -212,7 +213,6 @@ _PARTS = {
             release_reason text, release_amount numeric, order_side text, traded_asset text, quote_asset text,
             quote_scale int, limit_price numeric, open_size numeric, filled_notional numeric, fee_rate numeric,
             fee_minimum numeric, fee_charged numeric, expires_at timestamptz, organization_id uuid)
-        ON CONFLICT (holder_type, holder_id, leg) DO NOTHING
         """,
     "moved": """
         UPDATE asset_reservations r

@@ -5,8 +5,8 @@ from itertools import groupby
 
 from asset_service.book import Settlement
 from asset_service.ledger import SYSTEM_CLASSES, Posting, system_account
-from asset_service.repository.rows import Row, as_json, check_count, where
-from shared.db import Connection
+from asset_service.repository.rows import Row, as_json, where
+from shared.db import Connection, taken_is_conflict
 from shared.ids import new_id
 
 _STREAM_TRANSACTIONS = 1_000
@@ -45,13 +45,9 @@ def insert_postings(connection: Connection, postings: Sequence[Posting], settlem
         }
         for trade_id, each in settlements.items()
     ]
-    row = connection.execute(
-        _INSERT_POSTINGS,
-        {"transactions": as_json(transactions), "entries": as_json(entries), "settlements": as_json(answers)},
-    ).fetchone()
-    assert row is not None
-    check_count(row["transactions"], len(transactions))
-    check_count(row["settlements"], len(answers))
+    rows = {"transactions": as_json(transactions), "entries": as_json(entries), "settlements": as_json(answers)}
+    with taken_is_conflict():
+        connection.execute(_INSERT_POSTINGS, rows)
 
 
 _INSERT_POSTINGS = """
@@ -60,22 +56,16 @@ WITH t AS (
     SELECT tx_ref, kind, source_type, source_id, digest, (SELECT brokage_now())
     FROM json_to_recordset(%(transactions)s::json)
          AS v (tx_ref text, kind text, source_type text, source_id text, digest text)
-    ON CONFLICT (tx_ref) DO NOTHING
-    RETURNING 1
 ), e AS (
     INSERT INTO ledger_entries (id, tx_ref, account_id, asset_name, amount, created_at)
     SELECT id, tx_ref, account_id, asset_name, amount, (SELECT brokage_now())
     FROM json_to_recordset(%(entries)s::json)
          AS v (id uuid, tx_ref text, account_id text, asset_name text, amount numeric)
-), s AS (
-    INSERT INTO settlements (trade_id, refusal, notional, buyer_fee, seller_fee, created_at)
-    SELECT trade_id, refusal, notional, buyer_fee, seller_fee, (SELECT brokage_now())
-    FROM json_to_recordset(%(settlements)s::json)
-         AS v (trade_id uuid, refusal text, notional numeric, buyer_fee numeric, seller_fee numeric)
-    ON CONFLICT (trade_id) DO NOTHING
-    RETURNING 1
 )
-SELECT (SELECT count(*) FROM t) AS transactions, (SELECT count(*) FROM s) AS settlements
+INSERT INTO settlements (trade_id, refusal, notional, buyer_fee, seller_fee, created_at)
+SELECT trade_id, refusal, notional, buyer_fee, seller_fee, (SELECT brokage_now())
+FROM json_to_recordset(%(settlements)s::json)
+     AS v (trade_id uuid, refusal text, notional numeric, buyer_fee numeric, seller_fee numeric)
 """
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -42,6 +43,12 @@ class Connection(asyncio.Protocol):
         self._head = b""
         self._waiting: asyncio.Future[Answer] | None = None
         self._transport: asyncio.Transport | None = None
+        self._answered_at = time.monotonic()
+
+    @property
+    def rest_seconds(self) -> float:
+        """How long nothing has been asked of it."""
+        return time.monotonic() - self._answered_at
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
@@ -61,6 +68,7 @@ class Connection(asyncio.Protocol):
             self._answer(Answer(int(self._head[9:12]), self._head, body))
 
     def _answer(self, answer: Answer) -> None:
+        self._answered_at = time.monotonic()
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(answer)
 

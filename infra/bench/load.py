@@ -19,6 +19,8 @@ CONNECTIONS = 64
 SWEEP_PAUSE_SECONDS = 0.05
 POLL_SECONDS = 0.02
 DONE_SECONDS = 240.0
+REST_SECONDS_MAX = 10.0
+"""The api hangs up on who rests for thirty."""
 
 
 class NotDone(Exception):
@@ -75,7 +77,7 @@ async def post_at(port: int, requests: Sequence[bytes], per_second: float) -> li
     seconds: list[float] = []
 
     async def one(due: float, data: bytes) -> None:
-        connection = idle.pop() if idle else await connect(port)
+        connection = _rested_least(idle) or await connect(port)
         answer = (await connection.send(data)).expect(201)
         seconds.append(time.perf_counter() - due)
         idle.append(connection)
@@ -94,6 +96,15 @@ async def post_at(port: int, requests: Sequence[bytes], per_second: float) -> li
         for connection in idle:
             connection.close()
     return sorted(seconds)
+
+
+def _rested_least(idle: list[Connection]) -> Connection | None:
+    """The last one of `idle`, taken from it; None if even that may be hung up on at any moment."""
+    if idle and idle[-1].rest_seconds > REST_SECONDS_MAX:
+        for connection in idle:
+            connection.close()
+        idle.clear()
+    return idle.pop() if idle else None
 
 
 @contextlib.asynccontextmanager

@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +55,8 @@ def postgres(directory: DataDirectory) -> Iterator[PostgresServer]:
             " applied_at timestamptz DEFAULT now())"
         )
     yield server
+    # Without the checkpoint that it makes else: what is in it is deleted.
+    server.process.send(signal.SIGQUIT)
     server.stop()
 
 

@@ -1,10 +1,12 @@
 """The parts of the measurement that need no system."""
 
 import asyncio
+import contextlib
 import json
 
 import pytest
 
+from infra.bench import load
 from infra.bench.client import BadAnswer, Connection, request
 from infra.bench.counters import Counts, per_order
 from infra.bench.run import ratios
@@ -72,6 +74,32 @@ class TestClient:
             b"Content-Length: 8",
         ]
         assert json.loads(body) == {"a": 1}
+
+
+class TestLoad:
+    def test_a_connection_that_rested_for_long_is_not_used_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The server hangs up on those; a minute of posts at a steady rate ended by that."""
+        monkeypatch.setattr(load, "REST_SECONDS_MAX", 0.05)
+        served = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            number = len(served)
+            served.append(0)
+            with contextlib.suppress(TimeoutError, asyncio.IncompleteReadError):
+                while True:
+                    await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 0.1)
+                    served[number] += 1
+                    body = b'{"status": "ORDER_CONFIRMED"}'
+                    writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            writer.close()
+
+        async def post() -> list[float]:
+            async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+                port = server.sockets[0].getsockname()[1]
+                return await load.post_at(port, [request("POST", "/api/orders")] * 3, 4.0)
+
+        assert len(asyncio.run(post())) == 3
+        assert served == [1, 1, 1]
 
 
 LOG = """\
