@@ -28,7 +28,13 @@ _RANGES: Final = {"$gt", "$gte", "$lt", "$lte"}
 
 
 def position(cut: Cut) -> bytes:
-    return cut[0] + b"\xff" if cut[1] else cut[0]
+    """The first bytes behind a cut."""
+    start, after = cut
+    if not after:
+        return start
+    # Not the bytes and 0xff: in reverse order what begins with a zero goes on with 0xff.
+    most = start.rstrip(b"\xff")
+    return most[:-1] + bytes([most[-1] + 1])
 
 
 def _point(value: Any) -> Interval:

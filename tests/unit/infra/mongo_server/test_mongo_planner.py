@@ -7,7 +7,7 @@ from typing import Any
 
 import bson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from infra.mongo_server.catalog import Collection
@@ -70,6 +70,8 @@ class TestChoose:
         query=queries,
         sort=sorts,
     )
+    @example([{"a": [False]}], [{"v": 2, "key": {"a": -1}, "name": "a"}], {"a": {"$lt": True}}, {})
+    @example([{"a": ""}], [{"v": 2, "key": {"a": -1}, "name": "a"}], {"a": {"$lt": "a"}}, {})
     def test_finds_and_orders_as_without_any_index(
         self,
         storage: Storage,
