@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 ARGS ?=
 # As many tests at once in `make test`; each process of them starts servers of its own.
 TEST_PROCESSES ?= 3
+# A run starts five processes, the tests some hundreds: none of them shall compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -35,7 +37,7 @@ tour: install ## play the README's tour against a system of its own
 test: install ## every test, on real servers of their own; some of them: make test ARGS="-k orders"
 ifeq ($(strip $(ARGS)),)
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) -m "not alone"
-	@$(BIN)/python -m pytest -m alone
+	@$(BIN)/python -m pytest -m alone tests/e2e
 else
 	@$(BIN)/python -m pytest $(ARGS)
 endif

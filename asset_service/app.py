@@ -2,9 +2,9 @@
 
 from fastapi import FastAPI
 
-from asset_service.dependencies import NAME, AssetResources
+from asset_service.dependencies import AssetResources
 from asset_service.endpoints import router
-from asset_service.settings import Settings
+from asset_service.settings import NAME, Settings
 from shared.app import EdgeSettings, ServiceApi, create_app
 
 

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from asset_service.ledger import Posting
-from asset_service.models import InstrumentStatus, ReservationStatus
+from asset_service.states import InstrumentStatus, ReservationStatus
 from shared import money
 from shared.contracts.assets import LowBalance
 from shared.contracts.message import Event

@@ -7,19 +7,18 @@ from fastapi import Depends, Request
 from prometheus_client import Gauge
 
 from asset_service import repository
-from asset_service.settings import Settings
+from asset_service.settings import NAME, Settings
 from asset_service.tasks import handle
 from shared.app import service_resources
 from shared.auth.broker_customers import BrokerCustomers, forgetting
 from shared.auth.key_set import configured_key_set
 from shared.auth.principals import postgres_directory
 from shared.db import Database
-from shared.http.idempotency import IdempotencyMarks
 from shared.http.valkey import Valkey
+from shared.idempotency import IdempotencyMarks
 from shared.messaging.backlog import Backlog
 from shared.messaging.dead_letters import PostgresDeadLetters
 
-NAME = "asset_service"
 overdue_reservations = Gauge("brokage_reservations_overdue", "Active reservations of orders whose time is long over")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
-from asset_service.models import AccountClass
+from asset_service.states import AccountClass
 from shared import money
 
 

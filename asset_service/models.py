@@ -1,44 +1,12 @@
 """Tables of `brokage_assets`, and what their rows may say of themselves."""
 
-from enum import StrEnum
-
 import sqlalchemy as sa
 
+from asset_service.states import AccountClass, InstrumentStatus, ReservationStatus, TransferKind
 from shared.db.base import AMOUNT, TIMESTAMP, UUID, created_at, new_metadata, one_of, updated_at, version
 from shared.ids import ROOT_ORGANIZATION_ID
 
 metadata = new_metadata()
-
-
-class InstrumentStatus(StrEnum):
-    TRADING = "TRADING"
-    HALTED = "HALTED"
-
-
-class ReservationStatus(StrEnum):
-    """ACTIVE blocks `remaining`; the others block nothing, and last."""
-
-    ACTIVE = "ACTIVE"
-    SETTLED = "SETTLED"
-    RELEASED = "RELEASED"
-    EXPIRED = "EXPIRED"
-
-
-class AccountClass(StrEnum):
-    """Only CUSTOMER, ESCROW and PARTNER accounts must not go negative; the others stand for the world outside."""
-
-    CUSTOMER = "CUSTOMER"
-    HOUSE = "HOUSE"
-    FEE = "FEE"
-    EXTERNAL = "EXTERNAL"
-    ROUNDING = "ROUNDING"
-    ESCROW = "ESCROW"
-    PARTNER = "PARTNER"
-
-
-class TransferKind(StrEnum):
-    DEPOSIT = "DEPOSIT"
-    WITHDRAWAL = "WITHDRAWAL"
 
 
 def _organization_id() -> sa.Column[str]:

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from asset_service.dependencies import NAME
 from asset_service.service.overdue import report_overdue
-from asset_service.settings import Settings
+from asset_service.settings import NAME, Settings
 from shared.db import Database
 from shared.messaging.runtime import Loop, ServiceRelay, Timer, outbox_relay
 

@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 from asset_service.book import Answer, Book, Reservation, plain
-from asset_service.models import InstrumentStatus, ReservationStatus
+from asset_service.states import InstrumentStatus, ReservationStatus
 from shared import money
 from shared.contracts.assets import (
     AssetReleased,

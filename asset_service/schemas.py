@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, StrictInt
 
-from asset_service.models import AccountClass, InstrumentStatus, ReservationStatus, TransferKind
+from asset_service.states import AccountClass, InstrumentStatus, ReservationStatus, TransferKind
 from shared.http.fields import AssetName, Body, CustomerId, DecimalText, PositiveDecimal, VisibleId
 
 Scale = Annotated[StrictInt, Field(ge=0, le=18)]

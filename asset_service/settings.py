@@ -6,6 +6,8 @@ from pydantic import Field
 
 from shared.settings import ServiceSettings
 
+NAME = "asset_service"
+
 
 class Settings(ServiceSettings):
     """`reservation_*`: how long after its order's end a reservation may still stand before that is an alarm, and how often to look,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from asset_service import ledger
 from asset_service.book import BALANCE_LIMIT, Answer, Book, Reservation, Settlement, plain
 from asset_service.ledger import Leg, customer_account, system_account
-from asset_service.models import AccountClass, ReservationStatus
+from asset_service.states import AccountClass, ReservationStatus
 from shared import money
 from shared.contracts.orders import OrderSide
 from shared.contracts.trades import TRADE, SettleTrade, TradeSettled, TradeSettlementFailed

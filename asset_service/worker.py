@@ -1,7 +1,6 @@
 """The worker of asset_service: its queue, into `tasks.handle`."""
 
-from asset_service.dependencies import NAME
-from asset_service.settings import Settings
+from asset_service.settings import NAME, Settings
 from asset_service.tasks import handle
 from shared.auth.broker_customers import BrokerCustomers, forgetting
 from shared.http.valkey import Valkey

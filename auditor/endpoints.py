@@ -13,8 +13,8 @@ from auditor.dependencies import Resources
 from auditor.documents import NAME
 from auditor.export import ExportFormat, export
 from auditor.schemas import AuditRecordRead, TelemetryRead, VerificationRead, telemetry_read, verification_read
-from shared.auth.caller import Caller
 from shared.db.page import InvalidCursor, decode_cursor, page_of
+from shared.http.caller import Caller
 from shared.http.dead_letters import dead_letter_router
 from shared.http.fields import BIGINT_MAX, CustomerIdText, Timestamp
 from shared.http.paging import Collection, Paging, require_period

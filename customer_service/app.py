@@ -2,9 +2,9 @@
 
 from fastapi import FastAPI
 
-from customer_service.dependencies import NAME, CustomerResources
+from customer_service.dependencies import CustomerResources
 from customer_service.endpoints import router
-from customer_service.settings import Settings
+from customer_service.settings import NAME, Settings
 from shared.app import EdgeSettings, ServiceApi, create_app
 
 

@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 
 from customer_service import repository
 from customer_service.passwords import Passwords
-from customer_service.settings import Settings
+from customer_service.settings import NAME, Settings
 from customer_service.sign_in_limit import SignInLimit
 from shared import encryption
 from shared.app import service_resources
@@ -17,12 +17,11 @@ from shared.auth.keys import SigningKey, load_signing_key
 from shared.auth.principals import CachedDirectory, Principal, principals_of
 from shared.db import Database
 from shared.encryption import FieldKeys
-from shared.http.idempotency import IdempotencyMarks
 from shared.http.valkey import Valkey
+from shared.idempotency import IdempotencyMarks
 from shared.messaging.backlog import Backlog
 from shared.messaging.dead_letters import PostgresDeadLetters
 
-NAME = "customer_service"
 _HASHING_THREADS = 2
 
 

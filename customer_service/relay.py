@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from customer_service import repository
-from customer_service.dependencies import NAME
-from customer_service.settings import Settings
+from customer_service.settings import NAME, Settings
 from shared.db import Database
 from shared.messaging.runtime import Loop, ServiceRelay, Timer, outbox_relay
 

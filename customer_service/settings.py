@@ -2,6 +2,8 @@
 
 from shared.settings import ServiceSettings
 
+NAME = "customer_service"
+
 
 class Settings(ServiceSettings):
     """`argon2_*`: cost of a password hash (memory in KiB); tests make it cheap. Lifetimes in seconds."""

@@ -6,8 +6,8 @@ from notifier import documents, service
 from notifier.dependencies import Resources
 from notifier.documents import NAME
 from notifier.schemas import NotificationRead, notification_read
-from shared.auth.caller import Caller
 from shared.db.page import InvalidCursor, decode_cursor, page_of
+from shared.http.caller import Caller
 from shared.http.dead_letters import dead_letter_router
 from shared.http.paging import Collection, Paging
 from shared.http.route import service_router

@@ -2,9 +2,9 @@
 
 from fastapi import FastAPI
 
-from order_service.dependencies import NAME, OrderResources
+from order_service.dependencies import OrderResources
 from order_service.endpoints import router
-from order_service.settings import Settings
+from order_service.settings import NAME, Settings
 from shared.app import EdgeSettings, ServiceApi, create_app
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 from psycopg import sql
 
-from order_service.models import OrderStatus
 from order_service.repository import ORDER_COLUMNS, Row, rows_as_json
+from order_service.states import OrderStatus
 from shared.db import Connection
 
 _TABLES = ("archived_orders", "archived_order_history")

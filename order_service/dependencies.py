@@ -15,7 +15,7 @@ from order_service.repository import Row
 from order_service.running_keys import RunningKeys
 from order_service.service.lifetime import MarketDay
 from order_service.service.placing import NewOrder, Outcome, place_orders
-from order_service.settings import Settings
+from order_service.settings import NAME, Settings
 from order_service.tasks import handle
 from order_service.waiting import OrderWaiters
 from shared.app import service_resources
@@ -26,8 +26,6 @@ from shared.db.listening import listen
 from shared.http.valkey import Valkey
 from shared.messaging.backlog import Backlog
 from shared.messaging.dead_letters import PostgresDeadLetters
-
-NAME = "order_service"
 
 
 class OrderResources:

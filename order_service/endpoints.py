@@ -7,26 +7,29 @@ from fastapi import Path, Query, Response
 from fastapi.concurrency import run_in_threadpool
 
 from order_service import repository
-from order_service.dependencies import NAME, OrderResources, Resources
-from order_service.models import OrderStatus, TimeInForce
+from order_service.dependencies import OrderResources, Resources
 from order_service.repository import Row
 from order_service.schemas import OrderCreate, OrderHistoryRead, OrderId, OrderRead, order_json, order_read
 from order_service.service import acceptance
 from order_service.service.canceling import cancel_order as request_cancelation
 from order_service.service.lifetime import expires_at
 from order_service.service.placing import Claim, Outcome, find_first
+from order_service.settings import NAME
+from order_service.states import OrderStatus, TimeInForce
 from order_service.waiting import is_final, is_judged
-from shared.auth.caller import Caller, CallerContext
+from shared.auth.caller import CallerContext
 from shared.auth.permissions import Scope
 from shared.contracts.orders import OrderSide
 from shared.db.page import InvalidCursor, decode_cursor, page_of
 from shared.errors import BrokageError, FieldError, NotFound, ValidationFailed
+from shared.http.caller import Caller
 from shared.http.dead_letters import dead_letter_router
 from shared.http.fields import AssetName, CustomerIdText, Timestamp, VisibleId
-from shared.http.idempotency import REPLAYED_HEADERS, Idempotency
+from shared.http.idempotency import Idempotency
 from shared.http.paging import Collection, Paging, require_period
 from shared.http.prefer import WaitSeconds, preference_applied
 from shared.http.route import idempotency_key, service_router
+from shared.idempotency import REPLAYED_HEADERS
 from shared.ids import is_id
 
 router = service_router(tags=["orders"])

@@ -1,51 +1,14 @@
 """Tables of `brokage_orders`."""
 
-from enum import StrEnum
-
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from order_service.states import CREATED, FINAL, OrderStatus, OrderType, TimeInForce
 from shared.contracts.orders import OrderSide
 from shared.db.base import AMOUNT, TIMESTAMP, UUID, created_at, new_metadata, one_of, updated_at, version
 from shared.ids import ROOT_ORGANIZATION_ID
 
 metadata = new_metadata()
-
-
-class OrderStatus(StrEnum):
-    """The contract's states of an order."""
-
-    PENDING_RESERVATION = "PENDING_RESERVATION"
-    ASSET_RESERVED = "ASSET_RESERVED"
-    ORDER_CONFIRMED = "ORDER_CONFIRMED"
-    PARTIALLY_MATCHED = "PARTIALLY_MATCHED"
-    PENDING_CANCEL = "PENDING_CANCEL"
-    MATCHED = "MATCHED"
-    CANCELED = "CANCELED"
-    EXPIRED = "EXPIRED"
-    REJECTED = "REJECTED"
-    ARCHIVED = "ARCHIVED"
-
-
-FINAL = frozenset({OrderStatus.MATCHED, OrderStatus.CANCELED, OrderStatus.EXPIRED, OrderStatus.REJECTED})
-"""Where an order's life ends; ARCHIVED only files it away."""
-
-CREATED = "CREATED"
-"""The first row of every history; never an order's status."""
-
-
-class OrderType(StrEnum):
-    LIMIT = "LIMIT"
-
-
-class TimeInForce(StrEnum):
-    """How long an order stands: until it is canceled, until the market closes, until its `expires_at`."""
-
-    GTC = "GTC"
-    DAY = "DAY"
-    GTD = "GTD"
-
-
 _FINAL_NAMES = ", ".join(f"'{status}'" for status in sorted(FINAL))
 
 orders = sa.Table(

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from order_service.dependencies import NAME
 from order_service.service.archiving import keep_archive
 from order_service.service.commands import cancel_orders_of_inactive
-from order_service.settings import Settings
+from order_service.settings import NAME, Settings
 from shared.db import Database
 from shared.messaging.runtime import Loop, ServiceRelay, Timer, outbox_relay
 

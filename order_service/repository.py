@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from order_service.models import OrderStatus
+from order_service.states import OrderStatus
 from shared.db import Conflict, Connection, taken_is_conflict
-from shared.http.idempotency import KEPT_HOURS
+from shared.idempotency import KEPT_HOURS
 from shared.ids import uuid_array
 
 Row = dict[str, Any]

@@ -6,7 +6,7 @@ Between processes Postgres decides: the second request waits for the first one's
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from shared.http.idempotency import IdempotencyKeyInUse, IdempotencyKeyReused, IdempotentCall, KeyScope
+from shared.idempotency import IdempotencyKeyInUse, IdempotencyKeyReused, IdempotentCall, KeyScope
 
 
 class RunningKeys:

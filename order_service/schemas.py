@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, StringConstraints
 
-from order_service.models import OrderStatus, OrderType, TimeInForce
 from order_service.repository import Row
+from order_service.states import OrderStatus, OrderType, TimeInForce
 from shared import json, money
 from shared.contracts.orders import OrderSide
 from shared.http.fields import AssetName, Body, CustomerId, DecimalText, PositiveDecimal, Timestamp, VisibleId

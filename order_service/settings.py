@@ -8,6 +8,8 @@ from pydantic import AfterValidator, Field
 
 from shared.settings import ServiceSettings
 
+NAME = "order_service"
+
 
 def _known_timezone(name: str) -> str:
     try:

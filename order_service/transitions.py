@@ -6,7 +6,7 @@ say; and `Archive`, which the archiver says when a final order's time is over.
 
 from dataclasses import dataclass
 
-from order_service.models import OrderStatus
+from order_service.states import OrderStatus
 from shared.contracts.orders import (
     OrderArchived,
     OrderCanceled,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from fastapi.concurrency import run_in_threadpool
 
-from order_service.models import OrderStatus
 from order_service.repository import Row
+from order_service.states import OrderStatus
 from shared.db.engine import DatabaseUnavailable
 
 POLL_SECONDS = 0.1

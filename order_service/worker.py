@@ -1,7 +1,6 @@
 """The message consumer of order_service."""
 
-from order_service.dependencies import NAME
-from order_service.settings import Settings
+from order_service.settings import NAME, Settings
 from order_service.tasks import handle
 from shared.auth.broker_customers import BrokerCustomers, forgetting
 from shared.http.valkey import Valkey

@@ -2,9 +2,9 @@
 
 from fastapi import FastAPI
 
-from processor.dependencies import NAME, ProcessorResources
+from processor.dependencies import ProcessorResources
 from processor.endpoints import router
-from processor.settings import Settings
+from processor.settings import NAME, Settings
 from shared.app import EdgeSettings, ServiceApi, create_app
 
 

@@ -6,18 +6,17 @@ from fastapi import Depends, Request
 from prometheus_client import Gauge
 
 from processor import repository
-from processor.settings import Settings
+from processor.settings import NAME, Settings
 from processor.tasks import handler
 from shared.app import service_resources
 from shared.auth.broker_customers import BrokerCustomers, forgetting
 from shared.auth.principals import postgres_directory
 from shared.db import Database
-from shared.http.idempotency import IdempotencyMarks
 from shared.http.valkey import Valkey
+from shared.idempotency import IdempotencyMarks
 from shared.messaging.backlog import Backlog
 from shared.messaging.dead_letters import PostgresDeadLetters
 
-NAME = "processor"
 sagas_for_a_person = Gauge("brokage_sagas_need_human", "Sagas in NEEDS_HUMAN")
 
 

@@ -1,7 +1,5 @@
 """Tables of `brokage_processor`."""
 
-from enum import StrEnum
-
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
@@ -9,20 +7,9 @@ from processor.sagas.order_saga import ENDED as ORDER_ENDED
 from processor.sagas.order_saga import OrderSagaState
 from processor.sagas.trade_saga import ENDED as TRADE_ENDED
 from processor.sagas.trade_saga import TradeSagaState
+from processor.states import SagaType, TradeStatus
 from shared.db.base import AMOUNT, TIMESTAMP, UUID, created_at, new_metadata, one_of, updated_at, version
 from shared.ids import ROOT_ORGANIZATION_ID
-
-
-class SagaType(StrEnum):
-    ORDER = "ORDER"
-    TRADE = "TRADE"
-
-
-class TradeStatus(StrEnum):
-    SETTLING = "SETTLING"
-    SETTLED = "SETTLED"
-    BUSTED = "BUSTED"
-
 
 metadata = new_metadata()
 _ENDED_NAMES = ", ".join(f"'{state}'" for state in sorted([*ORDER_ENDED, *TRADE_ENDED]))

@@ -5,6 +5,8 @@ from datetime import timedelta
 from processor.matching.policy import Policy
 from shared.settings import ServiceSettings
 
+NAME = "processor"
+
 
 class Settings(ServiceSettings):
     """Times in seconds. `saga_*`: an answer is overdue so long after its command was acknowledged; the command is sent again so

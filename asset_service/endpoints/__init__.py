@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from asset_service.dependencies import NAME
 from asset_service.endpoints import assets, instruments, ledger, transfers
+from asset_service.settings import NAME
 from shared.http.dead_letters import dead_letter_router
 
 router = APIRouter()

@@ -9,9 +9,9 @@ from asset_service import repository
 from asset_service.dependencies import Resources
 from asset_service.endpoints.cursors import asset_after
 from asset_service.schemas import AssetRead, ReservationRead
-from shared.auth.caller import Caller
 from shared.db.page import decode_id_cursor, page_of
 from shared.errors import NotFound
+from shared.http.caller import Caller
 from shared.http.fields import AssetName, CustomerIdText
 from shared.http.paging import Collection, Paging
 from shared.http.route import service_router

@@ -5,9 +5,9 @@ from asset_service.dependencies import Resources
 from asset_service.endpoints.cursors import name_after
 from asset_service.schemas import InstrumentRead, InstrumentWrite
 from asset_service.service import instruments
-from shared.auth.caller import Caller
 from shared.db.page import page_of
 from shared.errors import NotFound
+from shared.http.caller import Caller
 from shared.http.fields import AssetName
 from shared.http.paging import Collection, Paging
 from shared.http.route import service_router

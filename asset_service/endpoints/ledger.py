@@ -9,8 +9,8 @@ from asset_service import repository
 from asset_service.dependencies import Resources
 from asset_service.schemas import FindingRead, LedgerEntryRead, VerificationRead
 from asset_service.service import verification
-from shared.auth.caller import Caller
 from shared.db.page import decode_id_cursor, page_of
+from shared.http.caller import Caller
 from shared.http.fields import CustomerIdText, VisibleId
 from shared.http.paging import Collection, Paging
 from shared.http.route import service_router

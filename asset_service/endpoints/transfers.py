@@ -9,14 +9,16 @@ from asset_service import repository
 from asset_service.dependencies import AssetResources, Resources
 from asset_service.schemas import DepositCreate, TransferRead, WithdrawalCreate
 from asset_service.service import transfers
-from shared.auth.caller import Caller, CallerContext
+from shared.auth.caller import CallerContext
 from shared.auth.second_factor import ProofHeader, verify_proof
 from shared.db import UnitOfWork
 from shared.db.page import decode_id_cursor, page_of
+from shared.http.caller import Caller
 from shared.http.fields import CustomerIdText
-from shared.http.idempotency import REPLAYED_HEADERS, Idempotency, IdempotentCall, Replay
+from shared.http.idempotency import Idempotency
 from shared.http.paging import Collection, Paging
 from shared.http.route import idempotency_key, service_router
+from shared.idempotency import REPLAYED_HEADERS, IdempotentCall, Replay
 
 router = service_router(tags=["transfers"])
 _KEY = idempotency_key(unless="reference")

@@ -7,9 +7,9 @@ from psycopg.rows import tuple_row
 
 from asset_service.book import Asset, AssetKey, Book, Instrument, Reservation, Settlement
 from asset_service.ledger import customer_account
-from asset_service.models import InstrumentStatus, ReservationStatus
 from asset_service.repository.ledger import insert_postings
 from asset_service.repository.rows import as_json, check_count
+from asset_service.states import InstrumentStatus, ReservationStatus
 from shared.contracts.orders import OrderSide
 from shared.db import Connection, taken_is_conflict
 from shared.ids import uuid_array

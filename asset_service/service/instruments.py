@@ -4,8 +4,8 @@ from typing import Any
 
 from asset_service import repository
 from asset_service.errors import QuoteAssetFixed, unknown_asset
-from asset_service.models import InstrumentStatus
 from asset_service.repository import Row
+from asset_service.states import InstrumentStatus
 from shared.contracts.assets import InstrumentChanged
 from shared.db import UnitOfWork
 from shared.errors import FieldError, ValidationFailed

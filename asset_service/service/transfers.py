@@ -13,15 +13,14 @@ from asset_service.errors import (
     unknown_asset,
 )
 from asset_service.ledger import Leg, customer_account, system_account
-from asset_service.models import AccountClass, TransferKind
 from asset_service.repository import Row
-from shared import money
+from asset_service.states import AccountClass, TransferKind
+from shared import idempotency, money
 from shared.auth.second_factor import Proof, SecondFactorRefused, SecondFactorRequired
 from shared.contracts.assets import TRANSFER, FundsDeposited, FundsWithdrawn, LowBalance
 from shared.db import Conflict, UnitOfWork
 from shared.faults import fault
-from shared.http import idempotency
-from shared.http.idempotency import IdempotentCall, Replay
+from shared.idempotency import IdempotentCall, Replay
 from shared.ids import new_id
 
 

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from customer_service.dependencies import NAME
 from customer_service.endpoints import accounts, api_keys, brokers, second_factor, sessions
+from customer_service.settings import NAME
 from shared.http.dead_letters import dead_letter_router
 
 router = APIRouter()

@@ -17,14 +17,15 @@ from customer_service.schemas import (
 )
 from customer_service.service import customers
 from customer_service.service.customers import Registration
-from shared.auth.caller import Caller
 from shared.auth.permissions import Scope
 from shared.db.page import decode_cursor, page_of
 from shared.errors import FieldError, NotFound, UnknownField, ValidationFailed
+from shared.http.caller import Caller
 from shared.http.fields import CustomerIdText
-from shared.http.idempotency import REPLAYED_HEADERS, Idempotency, Replay
+from shared.http.idempotency import Idempotency
 from shared.http.paging import Collection, Paging
 from shared.http.route import service_router
+from shared.idempotency import REPLAYED_HEADERS, Replay
 
 router = service_router(tags=["customers"])
 _ADMIN_FIELDS = frozenset({"active", "role"})

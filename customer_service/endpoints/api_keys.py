@@ -11,10 +11,10 @@ from customer_service.endpoints.sessions import mark_ended, password_checked
 from customer_service.repository import Row
 from customer_service.schemas import ApiKeyCreate, ApiKeyCreated, ApiKeyRead, OwnApiKeyRead
 from customer_service.service import api_keys
-from shared.auth.caller import Caller, request_state
 from shared.auth.permissions import operations_of
 from shared.db.page import decode_id_cursor, page_of
 from shared.errors import NotFound
+from shared.http.caller import Caller, request_state
 from shared.http.paging import Collection, Paging
 from shared.http.route import service_router
 

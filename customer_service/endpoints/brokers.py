@@ -7,10 +7,10 @@ from customer_service.dependencies import Resources
 from customer_service.endpoints.accounts import customers_page
 from customer_service.schemas import AssignmentCreate, AssignmentRead, BrokerRead, CustomerRead
 from customer_service.service import customers
-from shared.auth.caller import Caller
 from shared.auth.permissions import Role, Scope
 from shared.db.page import decode_cursor, page_of
 from shared.errors import NotFound
+from shared.http.caller import Caller
 from shared.http.fields import CustomerIdText
 from shared.http.paging import Collection, Paging
 from shared.http.route import service_router

@@ -8,7 +8,7 @@ from customer_service.dependencies import CustomerResources, Resources
 from customer_service.endpoints.sessions import password_checked
 from customer_service.schemas import Code, PasswordAgain, ProofRead, TotpEnrolled, TotpRead
 from customer_service.service import second_factor
-from shared.auth.caller import Caller, CallerContext
+from shared.auth.caller import CallerContext
 from shared.auth.key_set import directory_key_set
 from shared.auth.second_factor import (
     PROOF_SECONDS,
@@ -18,6 +18,7 @@ from shared.auth.second_factor import (
     verify_proof,
 )
 from shared.errors import NotFound
+from shared.http.caller import Caller
 from shared.http.fields import CustomerIdText
 from shared.http.route import service_router
 

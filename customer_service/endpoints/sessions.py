@@ -15,12 +15,13 @@ from customer_service.schemas import MeRead, PasswordChange, TokenRead
 from customer_service.service import api_keys, sessions
 from customer_service.service.sessions import Session
 from shared.auth import keys, tokens
-from shared.auth.caller import Caller, CallerContext, request_state
+from shared.auth.caller import CallerContext
 from shared.auth.key_set import directory_key_set
 from shared.auth.tokens import TokenVerifier
 from shared.contracts.message import Actor
 from shared.db import Context
 from shared.errors import BrokageError, FieldError, InvalidToken, UnknownField, ValidationFailed
+from shared.http.caller import Caller, request_state
 from shared.http.limits import revoke_command
 from shared.http.route import FORM, service_router
 from shared.http.valkey import Unavailable

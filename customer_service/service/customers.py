@@ -10,6 +10,7 @@ from customer_service.errors import EmailTaken, UsernameTaken, no_such
 from customer_service.personal import FIELDS, NOTHING, Personal, digests, opened, sealed
 from customer_service.repository import Row
 from customer_service.service.events import PROJECTION_READERS, changes, record_state, state_fields
+from shared import idempotency
 from shared.auth.ended_sessions import find_session_ends
 from shared.auth.permissions import Role
 from shared.clock import utc_now
@@ -28,8 +29,7 @@ from shared.db import Database, UnitOfWork
 from shared.encryption import FieldKeys
 from shared.errors import NotFound
 from shared.faults import fault
-from shared.http import idempotency
-from shared.http.idempotency import IdempotentCall, Replay
+from shared.idempotency import IdempotentCall, Replay
 
 _REPUBLISH_BATCH = 500
 

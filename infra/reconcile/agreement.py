@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise, product
 
-from order_service.models import CREATED, OrderStatus
+from order_service.states import CREATED, OrderStatus
 from order_service.transitions import ORDER_TRANSITIONS
 
 NONE = "NONE"

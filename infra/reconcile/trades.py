@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
 from asset_service.ledger import Leg, customer_account, post, system_account
-from asset_service.models import AccountClass
+from asset_service.states import AccountClass
 from infra.reconcile.check import Check, Examined
 from infra.reconcile.rest import Suspect, at_rest, orders_under_way
 from infra.reconcile.stores import Stores

@@ -5,16 +5,16 @@ from datetime import datetime
 
 from order_service.errors import CustomerInactive
 from order_service.instruments import Instrument
-from order_service.models import OrderStatus, TimeInForce
 from order_service.schemas import OrderCreate
 from order_service.service.placing import Claim, NewOrder
+from order_service.states import OrderStatus, TimeInForce
 from shared import money
 from shared.auth.caller import CallerContext
 from shared.auth.permissions import Role, Scope
 from shared.auth.principals import Principal
 from shared.db import Context
 from shared.errors import FieldError, ValidationFailed
-from shared.http.idempotency import IdempotentCall
+from shared.idempotency import IdempotentCall
 from shared.ids import new_id
 
 

@@ -8,10 +8,10 @@ twice and nobody waits. Nothing needs a leader, and what died in between has mov
 import structlog
 
 from order_service import archive_repository
-from order_service.models import FINAL, OrderStatus
 from order_service.repository import Row
 from order_service.service.events import record_change
 from order_service.settings import Settings
+from order_service.states import FINAL, OrderStatus
 from order_service.transitions import ARCHIVE, ORDER_MACHINE
 from shared.db import Conflict, Context, Database, UnitOfWork
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from order_service import repository
 from order_service.errors import OrderAlreadyFinal
-from order_service.models import OrderStatus
 from order_service.repository import Row
 from order_service.service.commands import Changes
+from order_service.states import OrderStatus
 from shared.db import UnitOfWork
 from shared.errors import NotFound
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from order_service import repository
 from order_service.errors import InvalidFill, UnknownOrder
-from order_service.models import FINAL, OrderStatus
 from order_service.repository import Row
 from order_service.service.events import record_change
+from order_service.states import FINAL, OrderStatus
 from order_service.transitions import ANSWERED_AGAIN, ORDER_MACHINE, REQUEST_CANCEL
 from shared import money
 from shared.contracts.customers import CustomerDeactivated

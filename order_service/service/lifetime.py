@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from order_service.models import TimeInForce
+from order_service.states import TimeInForce
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from shared.contracts.orders import OrderCreated
 from shared.db import Connection, Context, UnitOfWork
 from shared.errors import BrokageError
 from shared.faults import fault
-from shared.http.idempotency import IdempotencyKeyReused, IdempotentCall
+from shared.idempotency import IdempotencyKeyReused, IdempotentCall
 
 ClientId = tuple[int, int, str]
 """customer_id, placed_by, client_order_id."""

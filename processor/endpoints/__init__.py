@@ -1,7 +1,7 @@
 """HTTP of the processor: matching for admins, trades for everybody, sagas for repair."""
 
-from processor.dependencies import NAME
 from processor.endpoints import matching, sagas, trades
+from processor.settings import NAME
 from shared.http.dead_letters import dead_letter_router
 from shared.http.route import service_router
 

@@ -11,21 +11,23 @@ from fastapi.concurrency import run_in_threadpool
 from processor import repository
 from processor.dependencies import ProcessorResources, Resources
 from processor.endpoints.trades import trade_read
-from processor.models import TradeStatus
 from processor.repository import Row
 from processor.sagas.order_saga import OrderSagaState
 from processor.schemas import CrossCreate, MatchCreate, QueuedOrderRead, RunCreate, RunRead, TradesRead
 from processor.service import matching
-from shared.auth.caller import Caller, CallerContext
+from processor.states import TradeStatus
+from shared.auth.caller import CallerContext
 from shared.auth.permissions import Scope
 from shared.db import UnitOfWork
 from shared.db.page import decode_cursor, page_of
 from shared.errors import NotFound
+from shared.http.caller import Caller
 from shared.http.fields import AssetName
-from shared.http.idempotency import REPLAYED_HEADERS, Idempotency, IdempotentCall, Replay
+from shared.http.idempotency import Idempotency
 from shared.http.paging import Collection, Paging
 from shared.http.prefer import WaitSeconds, preference_applied
 from shared.http.route import idempotency_key, service_router
+from shared.idempotency import REPLAYED_HEADERS, IdempotentCall, Replay
 from shared.ids import is_id
 
 router = service_router(tags=["matching"])

@@ -11,9 +11,9 @@ from processor.sagas.order_saga import OrderSagaState
 from processor.sagas.trade_saga import TradeSagaState
 from processor.schemas import SagaRead
 from processor.service.repair import retry_saga as retry
-from shared.auth.caller import Caller
 from shared.db.page import decode_id_cursor, page_of
 from shared.errors import NotFound
+from shared.http.caller import Caller
 from shared.http.paging import Collection, Paging
 from shared.http.route import service_router
 from shared.ids import is_id

@@ -9,8 +9,8 @@ from processor import repository
 from processor.dependencies import Resources
 from processor.repository import Row
 from processor.schemas import TradeRead
-from shared.auth.caller import Caller
 from shared.db.page import decode_id_cursor, page_of
+from shared.http.caller import Caller
 from shared.http.fields import AssetName, CustomerIdText, UuidText
 from shared.http.paging import Collection, Paging
 from shared.http.route import service_router

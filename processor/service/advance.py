@@ -8,13 +8,13 @@ from typing import Any
 
 from processor import repository
 from processor.matching.queue_entry import QueueEntry
-from processor.models import SagaType, TradeStatus
 from processor.sagas import order_saga
 from processor.sagas.opening import Opening, opening_of
 from processor.sagas.order_saga import ORDER_SAGA, OrderSagaState
 from processor.sagas.trade_saga import TRADE_SAGA, TradeSagaState
 from processor.service import commands
 from processor.service.commands import Facts
+from processor.states import SagaType, TradeStatus
 from shared.contracts import Message
 from shared.contracts.assets import AssetReleased, AssetReservationFailed
 from shared.contracts.orders import OrderCancelRequested, OrderConfirmed, OrderCreated

@@ -9,7 +9,6 @@ import structlog
 
 from processor import repository
 from processor.matching.queue_entry import QueueEntry
-from processor.models import SagaType
 from processor.repository import Row
 from processor.sagas.opening import Opening
 from processor.sagas.order_saga import OrderSagaState
@@ -17,6 +16,7 @@ from processor.service import commands
 from processor.service.advance import RECEIVERS
 from processor.service.commands import Facts
 from processor.settings import Settings
+from processor.states import SagaType
 from shared.contracts import Command
 from shared.contracts.trades import SettleTrade
 from shared.db import Database, UnitOfWork

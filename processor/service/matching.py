@@ -10,11 +10,11 @@ from processor.errors import OrderNotOpen, PricesDoNotCross, SelfTrade, SizeExce
 from processor.matching.book import QueuedOrder, any_cross, default_price, sweep
 from processor.matching.policy import Policy, sort_key
 from processor.matching.queue_entry import QueueEntry
-from processor.models import SagaType
 from processor.repository import Row
 from processor.sagas.opening import opening_of
 from processor.sagas.trade_saga import TradeSagaState
 from processor.settings import Settings
+from processor.states import SagaType
 from shared import money
 from shared.contracts.orders import OrderSide
 from shared.contracts.system import AdminActed
@@ -22,7 +22,7 @@ from shared.contracts.trades import SettleTrade
 from shared.db import UnitOfWork
 from shared.errors import FieldError, ValidationFailed
 from shared.faults import fault
-from shared.http.idempotency import IdempotentCall, Replay, claim, complete
+from shared.idempotency import IdempotentCall, Replay, claim, complete
 from shared.ids import new_id
 
 RUN_TRADES_MAX = 1_000

@@ -4,11 +4,11 @@ from typing import Any
 
 from processor import repository
 from processor.errors import SagaNotStuck
-from processor.models import SagaType
 from processor.sagas.opening import Opening
 from processor.sagas.order_saga import ENDED, OrderSagaState
 from processor.service.deadlines import resend
 from processor.settings import Settings
+from processor.states import SagaType
 from shared.contracts.assets import ReleaseReservation
 from shared.contracts.system import AdminActed
 from shared.db import UnitOfWork

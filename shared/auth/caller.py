@@ -1,17 +1,13 @@
-"""The caller of a request, and whose things he may touch. `Caller` is the dependency that endpoints take."""
+"""The caller of a request, and whose things he may touch. What endpoints take is `Caller` in `shared/http/caller.py`."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
-
-from fastapi import Depends, Request
-from fastapi.concurrency import run_in_threadpool
+from typing import Literal
 
 from shared.auth.permissions import Role, Scope
 from shared.auth.principals import Principal, PrincipalDirectory
 from shared.contracts.message import Actor
 from shared.db import Context
 from shared.errors import BrokageError, FieldError, NotFound, ValidationFailed
-from shared.http.state import SCOPE_KEY, RequestState
 
 Where = Literal["path", "query", "body"]
 
@@ -102,6 +98,8 @@ class CallerContext:
             and (self.scope is Scope.ANY or self.customer_id in cached.brokers)
         ):
             return cached
+        from fastapi.concurrency import run_in_threadpool  # here, because workers know callers and serve none
+
         return await run_in_threadpool(self.require_customer, customer_id, where)
 
 
@@ -109,30 +107,3 @@ def _unknown_customer(where: Where) -> BrokageError:
     if where == "body":
         return ValidationFailed(errors=[FieldError("/customer_id", "There is no such customer.")])
     return NotFound()
-
-
-def get_caller(request: Request) -> CallerContext:
-    """The caller as the route has admitted him (`shared.http.route`); there is none on public routes."""
-    caller: Any = request.scope.get("brokage.caller")
-    assert isinstance(caller, CallerContext), "a public route has no caller"
-    return caller
-
-
-def get_optional_caller(request: Request) -> CallerContext | None:
-    caller: Any = request.scope.get("brokage.caller")
-    return caller if isinstance(caller, CallerContext) else None
-
-
-def request_state(request: Request) -> RequestState:
-    state = request.scope[SCOPE_KEY]
-    assert isinstance(state, RequestState)
-    return state
-
-
-async def _caller(request: Request) -> CallerContext:
-    # A coroutine, so that FastAPI does not send this look-up through the thread pool.
-    return get_caller(request)
-
-
-Caller = Annotated[CallerContext, Depends(_caller)]
-"""Endpoint parameter: `def place_order(caller: Caller, ...)`."""

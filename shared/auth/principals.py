@@ -13,8 +13,6 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fastapi.concurrency import run_in_threadpool
-
 from shared.auth.ended_sessions import apply_session_ends, find_session_ends
 from shared.auth.permissions import Role
 from shared.contracts.customers import CustomerState
@@ -138,6 +136,8 @@ class CachedDirectory:
         return await self._looked_for.ask(customer)
 
     async def _get_many(self, customers: Sequence[int | str]) -> list[Principal | None]:
+        from fastapi.concurrency import run_in_threadpool  # here, because workers know principals and serve none
+
         return await run_in_threadpool(self._get_all, customers)
 
     def _get_all(self, customers: Sequence[int | str]) -> list[Principal | None]:

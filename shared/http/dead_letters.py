@@ -6,9 +6,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
 
-from shared.auth.caller import Caller
 from shared.db.page import decode_id_cursor, page_of
 from shared.errors import NotFound
+from shared.http.caller import Caller
 from shared.http.paging import Collection, Paging
 from shared.http.route import service_router
 from shared.ids import is_id

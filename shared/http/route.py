@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as ASGIScope
 
 from shared import json
-from shared.auth.caller import CallerContext, request_state
+from shared.auth.caller import CallerContext
 from shared.auth.permissions import API_SCOPES, PERMISSIONS, PUBLIC, ApiScope, Grants, Scope
 from shared.auth.principals import PrincipalDirectory
 from shared.errors import (
@@ -27,9 +27,10 @@ from shared.errors import (
     UnsupportedMediaType,
     ValidationFailed,
 )
+from shared.http.caller import request_state
 from shared.http.direct import Handler, direct_handler
-from shared.http.idempotency import IdempotencyKeyMissing, parse_key
 from shared.http.state import BODY_IS_HERE, NO_BODY, RequestState
+from shared.idempotency import IdempotencyKeyMissing, parse_key
 
 CALLER_KEY = "brokage.caller"
 BODY_SECONDS_MAX = 10.0

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +78,19 @@ def test_imports_run_one_way(module: str, forbidden: tuple[str, ...]) -> None:
                 if parts[0] == service and len(parts) > 1 and parts[1] in forbidden:
                     found.append(f"{path}: {name}")
     assert found == []
+
+
+@pytest.mark.parametrize("role", ["worker", "relay"])
+def test_who_serves_nobody_loads_no_server(role: str) -> None:
+    """Nor what only migrations need: a third of a process's start and of its memory at rest were libraries that it never calls."""
+    script = f"""
+import importlib, sys
+for service in {[service for service in SERVICES if (ROOT / service / f"{role}.py").is_file()]!r}:
+    importlib.import_module(f"{{service}}.{role}")
+print(sorted({{"fastapi", "starlette", "uvicorn", "sqlalchemy", "alembic"}} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_nobody_commits_but_the_unit_of_work() -> None:
@@ -213,7 +228,7 @@ def test_documents_keep_to_what_every_backend_has() -> None:
 
 
 LAYOUT = {
-    "__init__", "app", "worker", "relay", "settings", "dependencies", "models", "documents", "schemas", "transitions",
+    "__init__", "app", "worker", "relay", "settings", "dependencies", "models", "states", "documents", "schemas", "transitions",
     "repository", "service", "endpoints", "tasks", "errors", "migrations",
 }  # fmt: skip
 OWN_ROOMS = {

@@ -28,7 +28,7 @@ from infra.reconcile.stores import Stores
 from infra.servers import EmbeddedServers
 from infra.servers.ports import free_port
 from shared.faults import InjectedFault
-from shared.http.idempotency import IdempotencyKeyInUse
+from shared.idempotency import IdempotencyKeyInUse
 from shared.messaging import seal
 from tests.faults.matrix_points import Boundary, Kind, durable
 from tests.faults.matrix_stories import STORIES, Facts, Story, found_customers, open_the_market, outcome, tell

@@ -31,8 +31,8 @@ from shared.clock import utc_now
 from shared.db import Context, UnitOfWork
 from shared.encryption import FieldKeys
 from shared.faults import inject
-from shared.http.idempotency import IdempotentCall, KeyScope, Replay
 from shared.http.telemetry import STREAM, RequestRecord
+from shared.idempotency import IdempotentCall, KeyScope, Replay
 from shared.ids import ROOT_ORGANIZATION_ID, new_id
 from shared.messaging import seal
 from shared.messaging.dead_letters import PostgresDeadLetters

@@ -20,13 +20,13 @@ from unittest import mock
 import msgspec
 import redis
 
+from shared import idempotency
 from shared.db import Database
 from shared.db.engine import HANDLER_LIMITS, REQUEST_LIMITS, DatabaseUnavailable
 from shared.errors import BrokageError
 from shared.faults import inject
-from shared.http import idempotency
-from shared.http.idempotency import IdempotencyKeyInUse, IdempotencyMarks
 from shared.http.valkey import Valkey
+from shared.idempotency import IdempotencyKeyInUse, IdempotencyMarks
 from shared.messaging import broker as broker_module
 from shared.messaging import outbox, runtime, seal
 from shared.messaging.broker import Broker

@@ -28,7 +28,7 @@ from shared.contracts.assets import AssetReleased
 from shared.contracts.system import AdminActed
 from shared.db import Database
 from shared.errors import BrokageError
-from shared.http.idempotency import IdempotencyKeyInUse, IdempotentCall, KeyScope
+from shared.idempotency import IdempotencyKeyInUse, IdempotentCall, KeyScope
 from shared.ids import new_id
 from shared.messaging.outbox import PostgresOutbox
 from shared.mongo import MongoDatabase

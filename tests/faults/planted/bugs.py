@@ -37,10 +37,10 @@ from auditor.documents import LOGS
 from auditor.writer import ChainWriter
 from notifier.documents import NOTIFICATIONS
 from processor.matching.queue_entry import QueueEntry
-from processor.models import SagaType
 from processor.sagas.order_saga import ORDER_SAGA, OrderSagaState
 from processor.sagas.transition import Transition
 from processor.service.advance import SagaBatch
+from processor.states import SagaType
 from shared import money
 from shared.contracts.message import decode_messages
 from shared.contracts.trades import SettleTrade, TradeSettled, TradeSettlementFailed

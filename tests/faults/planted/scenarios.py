@@ -12,7 +12,7 @@ from notifier import documents as notices
 from processor.service import matching
 from processor.service.advance import SagaBatch
 from shared.contracts.assets import AssetReleased, ReleaseReservation
-from shared.http.idempotency import IdempotentCall, KeyScope
+from shared.idempotency import IdempotentCall, KeyScope
 from shared.ids import new_id
 from shared.testing.messages import create_message
 from tests.faults.planted.town import UNDER_WAY, Died, Messengers, Town

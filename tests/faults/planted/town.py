@@ -26,7 +26,7 @@ from processor.service.deadlines import resend_overdue
 from processor.tasks import handler
 from shared import faults
 from shared.db import Context
-from shared.http.idempotency import IdempotentCall
+from shared.idempotency import IdempotentCall
 from shared.ids import new_id
 from shared.messaging.dead_letters import PostgresDeadLetters
 from shared.messaging.delivery import Acknowledgement, Delivery

@@ -15,8 +15,8 @@ from fastapi.testclient import TestClient
 
 from asset_service.app import create
 from asset_service.dependencies import AssetResources
-from asset_service.models import InstrumentStatus
 from asset_service.service import instruments, transfers
+from asset_service.states import InstrumentStatus
 from asset_service.tasks import handle
 from shared.auth import keys, tokens
 from shared.auth.permissions import Role

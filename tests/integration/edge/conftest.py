@@ -19,10 +19,10 @@ from pydantic import BaseModel
 
 from shared.app import EdgeSettings, ServiceApi, create_app
 from shared.auth import keys, tokens
-from shared.auth.caller import Caller
 from shared.auth.permissions import Role
 from shared.auth.principals import CachedDirectory, Principal
 from shared.db.engine import DatabaseUnavailable
+from shared.http.caller import Caller
 from shared.http.fields import AssetName, Body, CustomerId, CustomerIdText, PositiveDecimal, Timestamp, VisibleId
 from shared.http.paging import Paging
 from shared.http.prefer import WaitSeconds

@@ -9,11 +9,11 @@ from asset_service.service import transfers
 from asset_service.service.instruments import put_instrument
 from customer_service.service.customers import Registration, ensure_customer, ensure_tier
 from order_service.instruments import load_instruments
-from order_service.models import OrderType, TimeInForce
 from order_service.schemas import OrderCreate
 from order_service.service import acceptance
 from order_service.service.canceling import cancel_order
 from order_service.service.placing import Stored, place_orders
+from order_service.states import OrderType, TimeInForce
 from processor import repository
 from processor.service import matching
 from processor.service.expiry import expire_orders

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from asset_service import ledger
 from asset_service.ledger import customer_account
-from asset_service.models import ReservationStatus
 from asset_service.settlement import needed
+from asset_service.states import ReservationStatus
 from shared.contracts.assets import AssetReleased, AssetReserved
 from shared.contracts.message import Message
 from shared.contracts.orders import OrderSide

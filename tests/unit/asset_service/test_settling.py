@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from asset_service.models import ReservationStatus
+from asset_service.states import ReservationStatus
 from shared.contracts.trades import TradeSettled, TradeSettlementFailed
 from tests.unit.asset_service.worlds import World, release, reserve, settle
 

@@ -9,7 +9,7 @@ from typing import Any
 from asset_service.book import Asset, Book, Instrument, Reservation, Settlement
 from asset_service.fold import Said, fold
 from asset_service.ledger import Posting
-from asset_service.models import InstrumentStatus
+from asset_service.states import InstrumentStatus
 from shared.contracts.assets import ReleaseReservation, ReserveAsset
 from shared.contracts.message import Message
 from shared.contracts.orders import OrderSide

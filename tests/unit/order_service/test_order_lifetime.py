@@ -6,9 +6,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from pydantic import ValidationError
 
-from order_service.models import TimeInForce
 from order_service.service.lifetime import MarketDay, expires_at
 from order_service.settings import Settings
+from order_service.states import TimeInForce
 
 
 def utc(text: str) -> datetime:

@@ -2,7 +2,7 @@
 
 from order_service.errors import ClientOrderIdReused
 from order_service.service.placing import Claim, _Taken, _Verdict
-from shared.http.idempotency import IdempotencyKeyReused, IdempotentCall, KeyScope
+from shared.idempotency import IdempotencyKeyReused, IdempotentCall, KeyScope
 
 
 def claim(order_id: str, *, key: str | None = None, client: str | None = None, digest: str = "d") -> Claim:

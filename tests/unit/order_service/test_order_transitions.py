@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from order_service.models import FINAL, OrderStatus
+from order_service.states import FINAL, OrderStatus
 from order_service.transitions import (
     ANSWERED_AGAIN,
     ARCHIVE,

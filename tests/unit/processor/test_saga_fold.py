@@ -7,10 +7,10 @@ from typing import Any, cast
 import pytest
 
 from processor.matching.queue_entry import QueueEntry
-from processor.models import SagaType
 from processor.sagas.order_saga import OrderSagaState
 from processor.sagas.trade_saga import TradeSagaState
 from processor.service.advance import Saga, SagaBatch, UnknownSaga
+from processor.states import SagaType
 from shared.contracts.assets import AssetReleased, AssetReservationFailed, AssetReserved
 from shared.contracts.message import Message
 from shared.contracts.orders import OrderCancelRequested, OrderConfirmed, OrderCreated, OrderMatched

@@ -2,9 +2,9 @@
 
 import pytest
 
-from asset_service.models import ReservationStatus
+from asset_service.states import ReservationStatus
 from infra.reconcile.agreement import ALLOWED, NONE, STEPS, broken_path, disagreement
-from order_service.models import FINAL, OrderStatus
+from order_service.states import FINAL, OrderStatus
 from processor.sagas.order_saga import ENDED, OrderSagaState
 
 MATCHED_PATH = ["CREATED", "PENDING_RESERVATION", "ASSET_RESERVED", "ORDER_CONFIRMED", "MATCHED"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.http.idempotency import IdempotencyKeyInvalid, KeyScope, digest_of, parse_key
+from shared.idempotency import IdempotencyKeyInvalid, KeyScope, digest_of, parse_key
 
 
 @pytest.mark.parametrize("headers", [[""], ["x" * 129], ["a b"], ["a\tb"], ["ä"], ["a", "b"], ["a\x7f"]])
