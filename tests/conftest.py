@@ -37,6 +37,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     return ByServers(config, log)
 
 
+_LONG = ("tests/e2e/", "tests/races/", "tests/faults/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long begins first, so that at the end no process is left alone with it."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_LONG))
+
+
 @dataclass
 class Servers:
     """The servers of this run. `env` holds every BROKAGE_* setting; its four databases are migrated and shared by all tests."""

@@ -15,7 +15,7 @@ from asset_service.repository.balances import (
     proof_is_taken,
     withdrawn_lately,
 )
-from asset_service.repository.book import load_assets, load_reservations, load_settlements, store
+from asset_service.repository.book import load_assets, load_assets_and_terms, load_reservations, load_settlements, store
 from asset_service.repository.instruments import (
     find_instrument,
     list_instruments,
@@ -59,6 +59,7 @@ __all__ = [
     "list_reservations",
     "list_transfers",
     "load_assets",
+    "load_assets_and_terms",
     "load_reservations",
     "load_settlements",
     "lock_instruments",

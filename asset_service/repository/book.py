@@ -47,25 +47,29 @@ def load_settlements(connection: Connection, book: Book, trade_ids: Sequence[str
         )
 
 
-def load_assets(connection: Connection, book: Book, keys: Iterable[AssetKey], instruments: Iterable[str]) -> None:
-    """The customers' assets of these keys, whether a customer is known to be inactive, and the instruments of these
-    names; whichever there are."""
-    # One statement for both: a key of customer 0, who is nobody, asks for the instrument.
-    wanted = sorted({*keys, *((0, name) for name in instruments)})
-    rows = connection.cursor(row_factory=tuple_row).execute(
-        """
-        SELECT k.customer_id, k.asset_name, a.organization_id, a.size, a.usable_size, a.low_balance, a.version, a.id,
-               p.active, i.asset_name, i.quote_asset, i.size_scale, i.price_scale,
-               coalesce(q.size_scale, i.size_scale), i.status
-        FROM unnest(%(customer_ids)s::bigint[], %(asset_names)s::text[]) AS k (customer_id, asset_name)
-        LEFT JOIN assets a ON a.customer_id = k.customer_id AND a.asset_name = k.asset_name
-        LEFT JOIN instruments i ON i.asset_name = k.asset_name AND k.customer_id = 0
-        LEFT JOIN instruments q ON q.asset_name = i.quote_asset
-        LEFT JOIN principals p ON p.customer_id = k.customer_id
-        """,
-        {"customer_ids": [key[0] for key in wanted], "asset_names": [key[1] for key in wanted]},
-    )
+def load_assets(connection: Connection, book: Book, keys: Iterable[AssetKey]) -> None:
+    """The customers' assets of these keys; whichever there are."""
+    rows = connection.cursor(row_factory=tuple_row).execute(_LOAD_ASSETS, _as_arrays(keys))
     # By position, not by name: a batch loads a thousand of them.
+    for row in rows:
+        book.assets[row[:2]] = Asset(*row)
+
+
+# In the order of the fields of `Asset`.
+_LOAD_ASSETS = """
+SELECT a.customer_id, a.asset_name, a.organization_id, a.size, a.usable_size, a.low_balance, a.version, a.id
+FROM unnest(%(customer_ids)s::bigint[], %(asset_names)s::text[]) AS k (customer_id, asset_name)
+JOIN assets a ON a.customer_id = k.customer_id AND a.asset_name = k.asset_name
+"""
+
+
+def load_assets_and_terms(
+    connection: Connection, book: Book, keys: Iterable[AssetKey], instruments: Iterable[str]
+) -> None:
+    """The same, whether a customer is known to be inactive, and the instruments of these names; whichever there are."""
+    # One statement for both: a key of customer 0, who is nobody, asks for the instrument.
+    wanted = {*keys, *((0, name) for name in instruments)}
+    rows = connection.cursor(row_factory=tuple_row).execute(_LOAD_ASSETS_AND_TERMS, _as_arrays(wanted))
     for (
         customer_id,
         asset_name,
@@ -86,6 +90,23 @@ def load_assets(connection: Connection, book: Book, keys: Iterable[AssetKey], in
         # A customer whose events are still on their way is not inactive: who accepted his order knew him.
         if active is False:
             book.inactive.add(customer_id)
+
+
+_LOAD_ASSETS_AND_TERMS = """
+SELECT k.customer_id, k.asset_name, a.organization_id, a.size, a.usable_size, a.low_balance, a.version, a.id,
+       p.active, i.asset_name, i.quote_asset, i.size_scale, i.price_scale,
+       coalesce(q.size_scale, i.size_scale), i.status
+FROM unnest(%(customer_ids)s::bigint[], %(asset_names)s::text[]) AS k (customer_id, asset_name)
+LEFT JOIN assets a ON a.customer_id = k.customer_id AND a.asset_name = k.asset_name
+LEFT JOIN instruments i ON i.asset_name = k.asset_name AND k.customer_id = 0
+LEFT JOIN instruments q ON q.asset_name = i.quote_asset
+LEFT JOIN principals p ON p.customer_id = k.customer_id
+"""
+
+
+def _as_arrays(keys: Iterable[AssetKey]) -> dict[str, Any]:
+    wanted = sorted(keys)
+    return {"customer_ids": [key[0] for key in wanted], "asset_names": [key[1] for key in wanted]}
 
 
 def store(connection: Connection, book: Book) -> None:

@@ -57,8 +57,10 @@ def _load(uow: UnitOfWork, commands: Sequence[Message[Any]]) -> Book:
     # A release does not say of what; its reservation does.
     keys |= {(each.customer_id, each.asset_name) for each in book.reservations.values() if each.asset_name is not None}
     instruments = {message.payload.asset_name for message in commands if isinstance(message.payload, ReserveAsset)}
-    if keys or instruments:
-        repository.load_assets(uow.connection, book, keys, instruments)
+    if instruments:
+        repository.load_assets_and_terms(uow.connection, book, keys, instruments)
+    elif keys:
+        repository.load_assets(uow.connection, book, keys)
     return book
 
 

@@ -286,7 +286,7 @@ def _acknowledge(database: Database) -> None:
 
 def test_of_audit_writers_one_has_the_next_number(audit_database: MongoDatabase, monkeypatch: Any) -> None:
     """Each has an event of its own; in every fourth round there is one more that all of them have."""
-    monkeypatch.setattr(writer, "_POLL_SECONDS", 0.001)
+    monkeypatch.setattr(writer, "_POLL_SECONDS", 0.005)
     writers = [ChainWriter(audit_database, wait_seconds=30.0) for _ in range(50)]
     told = AssetReleased(asset_name="", amount=Decimal(0), reason="")
     rounds, events = [], set()
