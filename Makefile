@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 # As many tests at once in `make test`; each process of them starts servers of its own.
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 4
 # A run starts five processes, the tests some hundreds: none of them shall compile everything anew.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help

@@ -15,6 +15,7 @@ from psycopg import sql
 from xdist.scheduler import LoadScopeScheduling
 
 from infra.migrate import migrate_all
+from infra.runtime import collector
 from infra.servers import DATABASES, EmbeddedServers, PostgresServer
 from shared import encryption
 from shared.auth import keys
@@ -43,6 +44,11 @@ _LONG = ("tests/e2e/", "tests/races/", "tests/faults/")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long begins first, so that at the end no process is left alone with it."""
     items.sort(key=lambda item: not item.nodeid.startswith(_LONG))
+
+
+def pytest_collection_finish() -> None:
+    """As in our own processes: else the tests pay again and again for looking at all that was ever imported."""
+    collector.tune()
 
 
 @dataclass
