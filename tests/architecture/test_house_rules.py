@@ -62,6 +62,7 @@ def test_shared_imports_no_service() -> None:
         ("repository.py", ("service", "endpoints", "tasks", "app", "worker", "relay")),
         ("service", ("endpoints", "tasks", "app", "worker", "relay")),
         ("tasks.py", ("endpoints", "app", "worker", "relay")),
+        ("states.py", ("models", "repository", "service", "endpoints", "tasks", "app", "worker", "relay")),
         ("models.py", ("repository", "service", "endpoints", "tasks", "app", "worker", "relay")),
         ("transitions.py", ("repository", "service", "endpoints", "tasks", "app", "worker", "relay")),
     ],
