@@ -66,6 +66,11 @@ def _latencies(latencies: dict[str, Any]) -> Iterator[str]:
         f"  at {last['per_second']:>4.0f}/s  p50 {last['p50_ms']:>6.0f}  p95 {last['p95_ms']:>6.0f}  p99 {last['p99_ms']:>6.0f}"
         f"  for {last['seconds']:.0f} s with sweeps; {last['sagas_awaiting_after_1_s']} sagas await an answer 1 s later"
     )
+    for load in latencies.get("load", ()):
+        yield (
+            f"  at {load['per_second']:>4.0f}/s  p50 {load['p50_ms']:>6.0f}  p95 {load['p95_ms']:>6.0f}  p99 {load['p99_ms']:>6.0f}"
+            f"  settled {load['settled_per_second']:.0f}/s, {load['unconfirmed']} not confirmed in time"
+        )
 
 
 def _processes(counters: dict[str, Any]) -> Iterator[str]:

@@ -110,7 +110,8 @@ async def _measure(bench: Bench, yardsticks: Yardsticks, profile: Profile, say: 
     if profile.load_shares:
         say("latency against load")
         latencies["load"] = [
-            await sustained(bench, share * full_rate, profile.latency_seconds) for share in profile.load_shares
+            await sustained(bench, share * full_rate, profile.latency_seconds, bearable=False)
+            for share in profile.load_shares
         ]
     say("reads")
     counters["reads"] = [*reads, await _reads(bench)]

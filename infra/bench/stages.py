@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from infra.bench.load import NotDone, Totals, Watch, order_requests, post_all, post_at, sweeping
+from infra.bench.load import Answered, NotDone, Totals, Watch, order_requests, post_all, post_at, sweeping
 from infra.bench.population import Population
 from infra.bench.processes import cpu_seconds, memory_mib
 from infra.bench.system import BenchSystem
@@ -78,17 +78,24 @@ async def latency(bench: Bench, per_second: float, seconds: float) -> dict[str, 
     await bench.population.stay_signed_in()
     requests = order_requests(bench.population, _even(per_second * seconds), wait=10)
     found = await post_at(bench.population.port, requests, per_second)
+    _check_confirmed(found)
     await _clear(bench)
-    return quantiles(found)
+    return quantiles(found.seconds)
 
 
-async def sustained(bench: Bench, per_second: float, seconds: float) -> dict[str, float]:
-    """The same with the admin sweeping all along, and how many sagas still await an answer one second after the last post."""
+async def sustained(bench: Bench, per_second: float, seconds: float, *, bearable: bool = True) -> dict[str, float]:
+    """The same with the admin sweeping all along, and how many sagas still await an answer one second after the last post.
+
+    Args:
+        bearable: whether the rate is one at which every order is confirmed while its caller waits.
+    """
     await bench.population.stay_signed_in()
     requests = order_requests(bench.population, _even(per_second * seconds), wait=10)
     started = time.perf_counter()
     async with sweeping(bench.population):
         found = await post_at(bench.population.port, requests, per_second)
+        if bearable:
+            _check_confirmed(found)
         await asyncio.sleep(1.0)
         awaiting = bench.watch.awaiting_sagas()
         await bench.watch.settled()
@@ -99,9 +106,15 @@ async def sustained(bench: Bench, per_second: float, seconds: float) -> dict[str
         "per_second": round(per_second, 1),
         "seconds": seconds,
         "settled_per_second": round(len(requests) / settling, 1),
-        **quantiles(found),
+        **quantiles(found.seconds),
+        "unconfirmed": found.unconfirmed,
         "sagas_awaiting_after_1_s": awaiting,
     }
+
+
+def _check_confirmed(answered: Answered) -> None:
+    if answered.unconfirmed:
+        raise NotDone(f"{answered.unconfirmed} of {len(answered.seconds)} orders were not confirmed in time")
 
 
 def quantiles(seconds: Sequence[float]) -> dict[str, float]:

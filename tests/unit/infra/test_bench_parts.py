@@ -93,13 +93,39 @@ class TestLoad:
                     writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
             writer.close()
 
-        async def post() -> list[float]:
+        async def post() -> load.Answered:
             async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
                 port = server.sockets[0].getsockname()[1]
                 return await load.post_at(port, [request("POST", "/api/orders")] * 3, 4.0)
 
-        assert len(asyncio.run(post())) == 3
+        assert len(asyncio.run(post()).seconds) == 3
         assert served == [1, 1, 1]
+
+    def test_no_more_call_at_once_than_the_server_bears(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A load beyond what is settled had opened thousands of connections, until the server hung up on new ones."""
+        monkeypatch.setattr(load, "CALLERS_MAX", 3)
+        open_now, most = 0, 0
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal open_now, most
+            open_now += 1
+            most = max(most, open_now)
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                while True:
+                    await reader.readuntil(b"\r\n\r\n")
+                    await asyncio.sleep(0.05)
+                    writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}")
+            open_now -= 1
+            writer.close()
+
+        async def post() -> load.Answered:
+            async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+                port = server.sockets[0].getsockname()[1]
+                return await load.post_at(port, [request("POST", "/api/orders")] * 20, 1_000.0)
+
+        answered = asyncio.run(post())
+        assert (len(answered.seconds), answered.unconfirmed, most) == (20, 20, 3)
+        assert answered.seconds[-1] > 0.3, "who waits for his turn waits already"
 
 
 LOG = """\
