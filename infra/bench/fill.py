@@ -20,6 +20,7 @@ from order_service.models import order_history, orders
 
 _ORIGINALS = 20_000
 _RECORDS_AT_ONCE = 2_000
+_COPIES_MAX = 0x7FFF
 
 
 def fill(system: BenchSystem, target: int) -> None:
@@ -27,7 +28,9 @@ def fill(system: BenchSystem, target: int) -> None:
     client: MongoClient[dict[str, Any]] = MongoClient(system.environment["BROKAGE_MONGO_URL"])
     try:
         logs = client[AUDITOR][LOGS]
-        records = list(logs.find({"action": "OrderCreated"}).sort("seq", 1).limit(_ORIGINALS))
+        first = logs.find({"action": "OrderCreated"}).sort("seq", 1).limit(4 * _ORIGINALS)
+        records = [each for each in first if may_be_copied(each["entity_id"]) and may_be_copied(each["event_id"])]
+        records = records[:_ORIGINALS]
         copies = _copy_orders(system, [record["entity_id"] for record in records], target)
         for chunk in chunks(_copied(records, copies), _RECORDS_AT_ONCE):
             logs.insert_many(chunk, ordered=False)
@@ -41,6 +44,7 @@ def _copy_orders(system: BenchSystem, ids: Sequence[str], target: int) -> int:
         row = connection.execute("SELECT count(*) FROM orders").fetchone()
         assert row
         copies: int = -(-(target - row[0]) // len(ids))
+        assert copies <= _COPIES_MAX
         for copy in range(1, copies + 1):
             for table, key in ((orders, "id"), (order_history, "order_id")):
                 connection.execute(_copy_statement(table, key), {"copy": f"{copy:04x}", "hours": copy, "ids": ids})
@@ -68,9 +72,14 @@ def _copied(originals: list[dict[str, Any]], copies: int) -> Iterator[dict[str, 
     for copy in range(1, copies + 1):
         for record in originals:
             seq -= 1
-            event_id, entity_id = _copy_of(record["event_id"], copy), _copy_of(record["entity_id"], copy)
+            event_id, entity_id = copy_of(record["event_id"], copy), copy_of(record["entity_id"], copy)
             yield {**record, "_id": event_id, "event_id": event_id, "entity_id": entity_id, "seq": seq}
 
 
-def _copy_of(id: str, copy: int) -> str:
+def may_be_copied(id: str) -> bool:
+    """Whether no copy of it is itself: its own digits are a number that no copy has."""
+    return int(id[24:28], 16) > _COPIES_MAX
+
+
+def copy_of(id: str, copy: int) -> str:
     return f"{id[:24]}{copy:04x}{id[28:]}"

@@ -9,9 +9,11 @@ import pytest
 from infra.bench import load
 from infra.bench.client import BadAnswer, Connection, request
 from infra.bench.counters import Counts, per_order
+from infra.bench.fill import copy_of, may_be_copied
 from infra.bench.run import ratios
 from infra.bench.stages import quantiles
 from infra.bench.statements import per_batch
+from shared.ids import new_id
 
 
 class Transport:
@@ -126,6 +128,16 @@ class TestLoad:
         answered = asyncio.run(post())
         assert (len(answered.seconds), answered.unconfirmed, most) == (20, 20, 3)
         assert answered.seconds[-1] > 0.3, "who waits for his turn waits already"
+
+
+class TestFill:
+    def test_no_copy_is_an_original(self) -> None:
+        """A million orders had always failed: some id of thousands has the digits of one of fifty copies."""
+        ids = {new_id() for _ in range(2_000)}
+        originals = {id for id in ids if may_be_copied(id)}
+        copies = {copy_of(id, copy) for id in originals for copy in range(1, 200)}
+        assert len(copies) == len(originals) * 199 > 100_000
+        assert not copies & originals
 
 
 LOG = """\
