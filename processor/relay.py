@@ -5,11 +5,9 @@ from functools import partial
 
 from processor.service.deadlines import Walk, resend_overdue
 from processor.service.expiry import expire_orders
-from processor.settings import Settings
+from processor.settings import NAME, Settings
 from shared.db import Database
 from shared.messaging.runtime import Loop, ServiceRelay, Timer, outbox_relay
-
-NAME = "processor"
 
 
 def start() -> Sequence[Loop]:

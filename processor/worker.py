@@ -1,12 +1,10 @@
 """The worker process's part of the processor."""
 
-from processor.settings import Settings
+from processor.settings import NAME, Settings
 from processor.tasks import handler
 from shared.auth.broker_customers import BrokerCustomers, forgetting
 from shared.http.valkey import Valkey
 from shared.messaging.runtime import Consumer, ServiceWorker, postgres_consumer
-
-NAME = "processor"
 
 
 def start() -> Consumer:

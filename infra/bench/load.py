@@ -12,17 +12,19 @@ from dataclasses import dataclass
 from infra.bench.client import Connection, connect, request
 from infra.bench.population import INSTRUMENTS, Population
 from infra.bench.system import BenchSystem
+from infra.runtime.serving import KEEP_ALIVE_SECONDS
 from infra.servers.postgres import DATABASES
+from shared.http.protocol import CONNECTIONS_MAX
 from shared.ids import new_id
 
 CONNECTIONS = 64
 SWEEP_PAUSE_SECONDS = 0.05
 POLL_SECONDS = 0.02
 DONE_SECONDS = 240.0
-REST_SECONDS_MAX = 10.0
-"""The api hangs up on who rests for thirty."""
-CALLERS_MAX = 1_000
-"""Who post at once at a rate. Beyond two thousand connections the api makes room, and hangs up on who has only just come."""
+REST_SECONDS_MAX = KEEP_ALIVE_SECONDS / 3
+"""Well before the api hangs up on who rests."""
+CALLERS_MAX = CONNECTIONS_MAX // 2
+"""Who post at once at a rate. Beyond `CONNECTIONS_MAX` the api makes room, and hangs up on who has only just come."""
 
 
 class NotDone(Exception):

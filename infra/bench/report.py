@@ -57,20 +57,21 @@ def _latencies(latencies: dict[str, Any]) -> Iterator[str]:
     yield f"POST to ORDER_CONFIRMED, ms; a single-row commit's p99 is {single['p99_ms']:.2f} ms"
     for rate, times in latencies.items():
         if rate.isdigit():
-            yield (
-                f"  at {rate:>4}/s  p50 {times['p50_ms']:>6.0f}  p95 {times['p95_ms']:>6.0f}  p99 {times['p99_ms']:>6.0f}"
-                f"  (p99 is {times['p99_ms_over_commit_p99']:.0f} commits)"
-            )
+            yield f"{_at(float(rate), times)}  (p99 is {times['p99_ms_over_commit_p99']:.0f} commits)"
     last = latencies["sustained"]
     yield (
-        f"  at {last['per_second']:>4.0f}/s  p50 {last['p50_ms']:>6.0f}  p95 {last['p95_ms']:>6.0f}  p99 {last['p99_ms']:>6.0f}"
-        f"  for {last['seconds']:.0f} s with sweeps; {last['sagas_awaiting_after_1_s']} sagas await an answer 1 s later"
+        f"{_at(last['per_second'], last)}  for {last['seconds']:.0f} s with sweeps;"
+        f" {last['sagas_awaiting_after_1_s']} sagas await an answer 1 s later"
     )
     for load in latencies.get("load", ()):
         yield (
-            f"  at {load['per_second']:>4.0f}/s  p50 {load['p50_ms']:>6.0f}  p95 {load['p95_ms']:>6.0f}  p99 {load['p99_ms']:>6.0f}"
-            f"  settled {load['settled_per_second']:.0f}/s, {load['unconfirmed']} not confirmed in time"
+            f"{_at(load['per_second'], load)}  settled {load['settled_per_second']:.0f}/s,"
+            f" {load['unconfirmed']} not confirmed in time"
         )
+
+
+def _at(per_second: float, times: dict[str, Any]) -> str:
+    return f"  at {per_second:>4.0f}/s  p50 {times['p50_ms']:>6.0f}  p95 {times['p95_ms']:>6.0f}  p99 {times['p99_ms']:>6.0f}"
 
 
 def _processes(counters: dict[str, Any]) -> Iterator[str]:

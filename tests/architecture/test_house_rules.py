@@ -81,14 +81,20 @@ def test_imports_run_one_way(module: str, forbidden: tuple[str, ...]) -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("role", ["worker", "relay"])
-def test_who_serves_nobody_loads_no_server(role: str) -> None:
-    """Nor what only migrations need: a third of a process's start and of its memory at rest were libraries that it never calls."""
+_TABLES = frozenset({"sqlalchemy", "alembic"})
+_SERVER = frozenset({"fastapi", "starlette", "uvicorn"})
+
+
+@pytest.mark.parametrize(
+    ("role", "idle"), [("app", _TABLES), ("worker", _TABLES | _SERVER), ("relay", _TABLES | _SERVER)]
+)
+def test_a_process_loads_only_what_it_calls(role: str, idle: frozenset[str]) -> None:
+    """No tables but for migrations, no server where nobody is served: that was half of a relay's start, a quarter of its memory."""
     script = f"""
 import importlib, sys
 for service in {[service for service in SERVICES if (ROOT / service / f"{role}.py").is_file()]!r}:
     importlib.import_module(f"{{service}}.{role}")
-print(sorted({{"fastapi", "starlette", "uvicorn", "sqlalchemy", "alembic"}} & sys.modules.keys()))
+print(sorted(set({sorted(idle)!r}) & sys.modules.keys()))
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
@@ -247,6 +253,13 @@ def test_names_tell_where_to_go(service: str) -> None:
     """The same job has the same file name in every service; what is a service's own is listed here."""
     names = {path.stem for path in (ROOT / service).iterdir() if path.name != "__pycache__"}
     assert names - LAYOUT - OWN_ROOMS[service] == set()
+
+
+def test_what_runs_alone_is_where_it_is_looked_for() -> None:
+    """`make test` leaves it out of what runs beside each other, and then collects only tests/e2e."""
+    marked = [path for path in python_files("tests") if re.search(r"\bmark\.alone\b", path.read_text())]
+    assert marked
+    assert [path for path in marked if path.parent != ROOT / "tests" / "e2e" and path != Path(__file__)] == []
 
 
 def test_each_test_file_has_a_name_of_its_own() -> None:

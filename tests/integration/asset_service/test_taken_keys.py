@@ -17,14 +17,14 @@ from tests.unit.asset_service.worlds import reserve, settle
 
 
 @contextmanager
-def blind(monkeypatch: pytest.MonkeyPatch, name: str, times: int) -> Iterator[list[str]]:
-    """The first looks of `name` find nothing."""
+def blind_once(monkeypatch: pytest.MonkeyPatch, name: str) -> Iterator[list[str]]:
+    """The first look of `name` finds nothing."""
     looks: list[str] = []
     looked = getattr(repository, name)
 
     def look(connection: object, book: Book, ids: object) -> None:
         looks.append(name)
-        if len(looks) > times:
+        if len(looks) > 1:
             looked(connection, book, ids)
 
     with monkeypatch.context() as patch:
@@ -36,7 +36,7 @@ def test_a_reservation_that_is_there_is_answered_again(api: Api, monkeypatch: py
     customer, order = api.customer(TRY="100"), new_id()
     command = reserve(order, customer, "BUY", "1", "60")
     api.handle(command)
-    with blind(monkeypatch, "load_reservations", 1) as looks:
+    with blind_once(monkeypatch, "load_reservations") as looks:
         api.handle(command)
     assert len(looks) == 2
     assert [answer["payload"]["amount"] for answer in api.answers(order)] == ["60", "60"]
@@ -47,7 +47,7 @@ def test_a_settlement_that_is_there_is_answered_again(api: Api, monkeypatch: pyt
     trade = new_id()
     command = settle(trade, None, None)
     api.handle(command)
-    with blind(monkeypatch, "load_settlements", 1) as looks:
+    with blind_once(monkeypatch, "load_settlements") as looks:
         api.handle(command)
     assert len(looks) == 2
     assert len(api.answers(trade)) == 2
