@@ -154,7 +154,8 @@ def _row(batch: _Batch, destination: str, lane: int) -> tuple[Any, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An unanswered batch, as the claim sees it. `lease_until` is None until it was sent."""
+    """An unanswered batch, as the claim sees it. `lease_until` is None until it was sent; with a lease but no `published_at` it is
+    to be sent once more and in no queue meanwhile."""
 
     id: str
     event_count: int
@@ -186,9 +187,11 @@ def choose(
     if outstanding:
         if any(candidate.lease_until > now for candidate in outstanding if candidate.lease_until):
             return [], False
-        first_sent = min(candidate.published_at or now for candidate in outstanding)
+        published = [candidate.published_at for candidate in outstanding if candidate.published_at is not None]
+        if not published:
+            return outstanding, False
         repeats = max(candidate.deliveries for candidate in outstanding) - 1
-        return outstanding, unread and now - first_sent < patience * 2 ** min(max(repeats, 0), _DOUBLINGS_MAX)
+        return outstanding, unread and now - min(published) < patience * 2 ** min(max(repeats, 0), _DOUBLINGS_MAX)
     chosen: list[Candidate] = []
     events = 0
     for candidate in candidates:
@@ -403,7 +406,7 @@ _END_LEASES = """
     RETURNING batch.id
 """
 _ASK_AGAIN = """
-    UPDATE outbox_events SET status = 'SENT', acked_at = NULL, lease_until = brokage_now()
+    UPDATE outbox_events SET status = 'SENT', acked_at = NULL, published_at = NULL, lease_until = brokage_now()
      WHERE id IN (SELECT id FROM outbox_events
                    WHERE parked AND created_at > brokage_now() - make_interval(secs => %(young)s)
                    ORDER BY acked_at LIMIT %(limit)s)

@@ -89,6 +89,19 @@ class TestPoison:
         assert statuses == [("ACKED",)]
         assert source.effects("poison") == [1], "nothing of it was done again"
 
+    def test_its_batch_goes_at_once_when_it_is_asked_about(self, source: Source) -> None:
+        """Whatever else is unread: it is in no queue itself, and to wait for it would hold its lane up for a lease."""
+        source.say("a")
+        source.query(
+            "UPDATE outbox_events SET status = 'PARKED', retry_count = 1, published_at = brokage_now(),"
+            " acked_at = brokage_now() RETURNING 1"
+        )
+        store = PostgresOutbox(source.database, lease_seconds=10.0, events_max=500)
+        asked = store.ask_again(young_seconds=60.0)
+        claims = store.step([], queue_depth=lambda destination: 1)
+        assert asked == len(claims) > 0
+        assert {batch.deliveries for claim in claims for batch in claim.batches} == {2}
+
     def test_an_old_batch_is_not_asked_about(self, source: Source) -> None:
         """What its consumer did with it is forgotten by then."""
         source.say("a")

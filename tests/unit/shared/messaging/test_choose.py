@@ -47,6 +47,9 @@ class TestChoose:
     def test_an_unread_queue_extends_the_lease(self) -> None:
         assert choice(sent("a", lease=-1), waiting("b"), unread=True) == (["a"], True)
 
+    def test_what_is_in_no_queue_is_not_waited_for(self) -> None:
+        assert choice(Candidate("a", 1, NOW, None, 2), waiting("b"), unread=True) == (["a"], False)
+
     def test_patience_ends(self) -> None:
         assert choice(sent("a", lease=-1, ago=60), unread=True) == (["a"], False)
 
