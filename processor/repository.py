@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 from psycopg import sql
-from psycopg.rows import args_row
+from psycopg.rows import args_row, tuple_row
 
 from processor.matching.queue_entry import ENTRY_COLUMNS, QueueEntry
 from shared.contracts import Message
@@ -37,8 +37,10 @@ def lock_books(connection: Connection, asset_names: Sequence[str]) -> None:
 # -- sagas ---------------------------------------------------------------------------------------------------------------
 
 
-def load_sagas(connection: Connection, ids: Sequence[str]) -> list[Row]:
-    return connection.execute(
+def load_sagas(connection: Connection, ids: Sequence[str]) -> list[tuple[str, str, str, int, str | None, str | None]]:
+    """saga_id, saga_type, current_state, version, resume_state and reason; by position, because a batch loads a thousand."""
+    cursor = connection.cursor(row_factory=tuple_row)
+    return cursor.execute(
         "SELECT saga_id, saga_type, current_state, version, resume_state, reason FROM saga_instances"
         " WHERE saga_id = ANY(%s::uuid[])",
         (uuid_array(ids),),

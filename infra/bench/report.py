@@ -39,6 +39,8 @@ def table(found: dict[str, Any]) -> Iterator[str]:
     yield from _processes(counters)
     yield ""
     yield from _reads(counters["reads"])
+    if past := counters.get("with_a_past"):
+        yield from _with_a_past(found, past)
     yield ""
     reconcile, audit = counters["reconcile"], counters["audit"]
     yield f"reconcile: {'clean' if reconcile['valid'] else 'BROKEN'}, {reconcile['rows']:,} rows examined"
@@ -101,6 +103,12 @@ def _reads(reads: list[dict[str, Any]]) -> Iterator[str]:
         first, last = reads[0], reads[-1]
         worst = max(last[name][figure] / first[name][figure] for name in _READS for figure in _compared(first[name]))
         yield f"  the worst figure grew to {worst:.2f} of what it was at {first['orders']:,}   bound 1.2"
+
+
+def _with_a_past(found: dict[str, Any], past: dict[str, Any]) -> Iterator[str]:
+    yield f"rounds at {past['orders']:,} orders, and over what they were before"
+    for name in GOALS:
+        yield f"  {name:<22} {past[name]:>10.3f}    {past[name] / found[name]:.2f}   bound 0.8"
 
 
 def _compared(read: dict[str, Any]) -> list[str]:

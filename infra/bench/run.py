@@ -37,7 +37,8 @@ class Profile:
     """How much is measured.
 
     `orders`: of a round's backlog, even. `load_shares`: of the full-stack rate, each offered for `latency_seconds`.
-    `reads_at`: reads are also measured at so many orders, before the rounds and, on a past that is filled by bulk load, at the end.
+    `reads_at`: reads are also measured at so many orders, before the rounds and, on a past that is filled by bulk load, at the end;
+    then half as many rounds again.
     """
 
     rounds: int
@@ -79,9 +80,9 @@ def measure(profile: Profile, say: Say) -> dict[str, Any]:
             say("reconcile and audit verify")
             found["counters"] |= _verified(system)
             if profile.reads_at is not None:
-                say(f"reads at {profile.reads_at[1]:,} orders")
+                say(f"reads and rounds at {profile.reads_at[1]:,} orders")
                 fill(system, profile.reads_at[1])
-                found["counters"]["reads"].append(uvloop.run(_reads(bench)))
+                found["counters"] |= uvloop.run(_with_a_past(bench, yardsticks, profile, found["counters"]["reads"]))
     return found
 
 
@@ -123,6 +124,15 @@ async def _measure(bench: Bench, yardsticks: Yardsticks, profile: Profile, say: 
         "counters": counters,
         "rounds": rounds,
     }
+
+
+async def _with_a_past(
+    bench: Bench, yardsticks: Yardsticks, profile: Profile, reads: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What `fill` has changed: one more of `reads`, and what rounds find now."""
+    more = [await _reads(bench)]
+    rounds = [await round_of(bench, yardsticks, profile) for _ in range(max(1, profile.rounds // 2))]
+    return {"reads": reads + more, "with_a_past": {"orders": more[0]["orders"], **ratios(rounds), "rounds": rounds}}
 
 
 async def _reads(bench: Bench) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Answers move sagas: load what a batch touches, fold its messages in order, write once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -27,6 +27,13 @@ _DECIDES = (OrderCancelRequested, TradeSettled, TradeSettlementFailed)
 """Messages that change an order on the book."""
 _LEAVING: dict[StrEnum, str | None] = {OrderSagaState.CLOSING: None, OrderSagaState.LAPSING: commands.EXPIRED}
 """Off the book with trades unsettled: why what the last of them leaves is released (None: a cancel)."""
+
+
+_KINDS: dict[str, tuple[SagaType, Mapping[str, OrderSagaState | TradeSagaState]]] = {
+    SagaType.ORDER: (SagaType.ORDER, {state.value: state for state in OrderSagaState}),
+    SagaType.TRADE: (SagaType.TRADE, {state.value: state for state in TradeSagaState}),
+}
+"""What a saga's row says of its kind and state. Looked up, because a call of an enum costs as much as the rest of a row."""
 
 
 class UnknownSaga(Exception):
@@ -85,16 +92,9 @@ class SagaBatch:
         self._load_entries(order_ids)
 
     def _load_sagas(self, ids: Iterable[str]) -> None:
-        for row in repository.load_sagas(self.unit.connection, sorted(ids)):
-            states = OrderSagaState if row["saga_type"] == SagaType.ORDER else TradeSagaState
-            self.sagas[row["saga_id"]] = Saga(
-                row["saga_id"],
-                SagaType(row["saga_type"]),
-                states(row["current_state"]),
-                row["version"],
-                resume_state=row["resume_state"],
-                reason=row["reason"],
-            )
+        for id, kind, state, version, resume_state, reason in repository.load_sagas(self.unit.connection, sorted(ids)):
+            type, states = _KINDS[kind]
+            self.sagas[id] = Saga(id, type, states[state], version, resume_state=resume_state, reason=reason)
 
     def _load_entries(self, order_ids: Iterable[str]) -> None:
         self.entries = repository.load_entries(self.unit.connection, sorted(order_ids))
@@ -152,7 +152,9 @@ class SagaBatch:
     def _trade_answered(self, message: Message[Any]) -> None:
         """A trade settled or busted: its saga ends, and each side's order goes on. A repeated answer changes nothing."""
         trade = self._saga(message.aggregate_id)
-        transition = TRADE_SAGA.decide(TradeSagaState(trade.state), message.type)
+        if not isinstance(trade.state, TradeSagaState):
+            raise UnknownSaga(f"{trade.id} is no trade's")
+        transition = TRADE_SAGA.decide(trade.state, message.type)
         if transition is None:
             return
         trade.state = transition.target
@@ -211,7 +213,9 @@ class SagaBatch:
         """
         saga = self._saga(order_id)
         stuck = saga.state is OrderSagaState.NEEDS_HUMAN
-        state = OrderSagaState(saga.resume_state) if stuck and saga.resume_state else OrderSagaState(saga.state)
+        state = OrderSagaState(saga.resume_state) if stuck and saga.resume_state else saga.state
+        if not isinstance(state, OrderSagaState):
+            raise UnknownSaga(f"{saga.id} is no order's")
         transition = ORDER_SAGA.decide(state, name)
         if transition is None:
             return False

@@ -26,6 +26,7 @@ from shared.faults import fault
 T = TypeVar("T")
 
 ATTEMPTS_MAX = 8
+_POOL_SECONDS = 5.0
 _TRANSIENT = (
     Conflict,
     errors.SerializationFailure,
@@ -70,6 +71,11 @@ def is_transient(error: BaseException) -> bool:
         return True
     # A lost connection has no SQLSTATE; a commit whose answer was lost is one, and is no commit until seen.
     return isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+
+
+def _may_pass_soon(error: BaseException) -> bool:
+    """Not where a long wait is behind it already: there was no connection to be had."""
+    return is_transient(error) and not isinstance(error, PoolTimeout)
 
 
 _TOO_LONG = (errors.QueryCanceled, errors.TransactionTimeout)
@@ -120,9 +126,10 @@ class Database:
             url,
             min_size=1,
             max_size=pool_size,
-            timeout=5.0,
+            timeout=_POOL_SECONDS,
             max_idle=600.0,
-            reconnect_timeout=30.0,
+            # Pauses between attempts double, and nobody else tries meanwhile: they end with the caller, the next begins anew.
+            reconnect_timeout=_POOL_SECONDS,
             configure=_configure,
             check=ConnectionPool.check_connection if os.environ.get("BROKAGE_CHECK_CONNECTIONS") else None,
             kwargs={
@@ -179,7 +186,7 @@ class Database:
         retrying = Retrying(
             stop=stop_after_attempt(attempts),
             wait=wait_random_exponential(multiplier=0.01, max=1.0),
-            retry=retry_if_exception(is_transient),
+            retry=retry_if_exception(_may_pass_soon),
             reraise=True,
         )
         try:

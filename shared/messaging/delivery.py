@@ -14,6 +14,8 @@ class Outcome(StrEnum):
     """Every event is settled one way or another, but at least one waits for a person."""
     LOST = "LOST"
     """Nothing became of it: the worker process that had it ended. Its lease need not be waited for."""
+    DEFERRED = "DEFERRED"
+    """Nothing became of it, because its reader's store is away. That was no delivery, and it may come again in a moment."""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -33,7 +35,8 @@ class Delivery(msgspec.Struct, frozen=True):
 
 
 class Acknowledgement(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is told to a batch's source. `deliveries` says which delivery is LOST: there may be a later one by now."""
+    """What is told to a batch's source. `deliveries` says which delivery is LOST or DEFERRED: there may be a later one by
+    now."""
 
     batch_id: str
     outcome: Outcome = Outcome.ACKED

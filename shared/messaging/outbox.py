@@ -41,6 +41,9 @@ NOTIFY_CHANNEL = "outbox"
 _DOUBLINGS_MAX = 6
 _SERIAL_TIMES = 2
 _ASK_AT_ONCE = 200
+_LOOK_AGAIN_SECONDS = 1.0
+"""After which a queue that somebody did not read is looked at again."""
+_DEFERRED_SECONDS = 2.0
 
 
 @cache
@@ -251,7 +254,6 @@ class PostgresOutbox:
         left_out: Collection[str],
     ) -> Iterator[Claim]:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (RELAY_LOCK,))
-        lost: set[str] = set()
         if acknowledgements:
             connection.execute(
                 _ACKNOWLEDGE,
@@ -260,7 +262,7 @@ class PostgresOutbox:
                     "parked": uuid_array(a.batch_id for a in acknowledgements if a.outcome is Outcome.PARKED),
                 },
             )
-            lost = self._end_leases(connection, [a for a in acknowledgements if a.outcome is Outcome.LOST])
+            self._end_leases(connection, [a for a in acknowledgements if a.outcome in (Outcome.LOST, Outcome.DEFERRED)])
             fault("outbox.acknowledged")
         lanes: dict[tuple[str, int], list[Candidate]] = {}
         now: datetime | None = None
@@ -273,29 +275,32 @@ class PostgresOutbox:
             lanes.setdefault((row["destination"], row["lane"]), []).append(candidate)
         if now is None:
             return
-        send, extend = self._decide(lanes, now, queue_depth, lost)
+        send, extend = self._decide(lanes, now, queue_depth)
         if extend:
-            connection.execute(_EXTEND, {"ids": extend, "lease": self._lease_seconds})
+            connection.execute(_EXTEND, {"ids": extend, "lease": min(self._lease_seconds, _LOOK_AGAIN_SECONDS)})
         if send:
             yield from self._mark_sent(connection, send)
 
-    def _end_leases(self, connection: "Connection", lost: Sequence[Acknowledgement]) -> set[str]:
-        """What ended with its worker goes again at once. Of a batch that was sent anew since, that one's lease decides."""
-        if not lost:
-            return set()
-        values = {"ids": uuid_array(a.batch_id for a in lost), "deliveries": [a.deliveries for a in lost]}
-        ended = {row["id"] for row in connection.execute(_END_LEASES, values)}
-        fault("outbox.leases_ended")
-        return ended
+    def _end_leases(self, connection: "Connection", returned: Sequence[Acknowledgement]) -> None:
+        """What ended with its worker goes again at once, what was deferred in a moment. Of a batch that was sent anew since, that
+        one's lease decides."""
+        if returned:
+            values = {
+                "ids": uuid_array(a.batch_id for a in returned),
+                "deliveries": [a.deliveries for a in returned],
+                "deferred": [a.outcome is Outcome.DEFERRED for a in returned],
+                "seconds": _DEFERRED_SECONDS,
+            }
+            connection.execute(_END_LEASES, values)
+            fault("outbox.leases_ended")
 
     def _decide(
         self,
         lanes: dict[tuple[str, int], list[Candidate]],
         now: datetime,
         queue_depth: QueueDepth,
-        lost: Collection[str] = (),
     ) -> tuple[list[str], list[str]]:
-        """Which batches to send, and of which only to extend the lease. Those `lost` are in no queue, however full it is."""
+        """Which batches to send, and of which only to extend the lease."""
         send: list[str] = []
         extend: list[str] = []
         for (destination, _), candidates in lanes.items():
@@ -304,7 +309,7 @@ class PostgresOutbox:
                 candidates,
                 now=now,
                 events_max=events_at_once(destination, self._events_max),
-                unread=expired and candidates[0].id not in lost and queue_depth(destination) > 0,
+                unread=expired and queue_depth(destination) > 0,
                 patience=timedelta(seconds=4 * self._lease_seconds),
             )
             (extend if wait else send).extend(candidate.id for candidate in chosen)
@@ -326,7 +331,7 @@ class PostgresOutbox:
     def release(self, claims: Sequence[Claim]) -> None:
         """The broker did not take these: that was no delivery, and their leases run out now, not in seconds. Best effort.
 
-        What was never published goes back to waiting. Should the broker have taken it all the same, it is still acknowledged.
+        What was never sent goes back to waiting. Should the broker have taken it all the same, it is still acknowledged.
         """
         ids = [batch.id for claim in claims for batch in claim.batches]
         self._database.run(lambda unit: unit.connection.execute(_RELEASE, {"ids": ids}) and None)
@@ -389,8 +394,7 @@ _EXTEND = """
 """
 _RELEASE = """
     UPDATE outbox_events
-       SET retry_count = greatest(retry_count - 1, 0),
-           published_at = CASE WHEN retry_count > 1 THEN published_at END,
+       SET retry_count = greatest(retry_count - 1, 0), published_at = NULL,
            lease_until = CASE WHEN retry_count > 1 THEN (SELECT brokage_now()) END
      WHERE id = ANY(%(ids)s::uuid[]) AND acked_at IS NULL
 """
@@ -400,10 +404,12 @@ _ACKNOWLEDGE = """
      WHERE id = ANY(%(acked)s::uuid[] || %(parked)s::uuid[]) AND acked_at IS NULL AND status = 'SENT'
 """
 _END_LEASES = """
-    UPDATE outbox_events AS batch SET lease_until = (SELECT brokage_now())
-      FROM unnest(%(ids)s::uuid[], %(deliveries)s::int[]) AS lost (id, deliveries)
-     WHERE batch.id = lost.id AND batch.retry_count = lost.deliveries AND batch.acked_at IS NULL AND batch.status = 'SENT'
-    RETURNING batch.id
+    UPDATE outbox_events AS batch
+       SET retry_count = batch.retry_count - returned.deferred::int, published_at = NULL,
+           lease_until = (SELECT brokage_now()) + make_interval(secs => CASE WHEN returned.deferred THEN %(seconds)s ELSE 0 END)
+      FROM unnest(%(ids)s::uuid[], %(deliveries)s::int[], %(deferred)s::boolean[]) AS returned (id, deliveries, deferred)
+     WHERE batch.id = returned.id AND batch.retry_count = returned.deliveries AND batch.acked_at IS NULL
+       AND batch.status = 'SENT'
 """
 _ASK_AGAIN = """
     UPDATE outbox_events SET status = 'SENT', acked_at = NULL, published_at = NULL, lease_until = brokage_now()

@@ -21,6 +21,7 @@ from shared.messaging.pace import Pace
 
 log = structlog.get_logger(__name__)
 _PAUSE_SECONDS = 1.0
+_TAKING_SECONDS = 1.0
 
 
 class OutboxStore(Protocol):
@@ -91,12 +92,11 @@ class Relay:
     def run(self, stop: threading.Event) -> None:
         """Until `stop`. NOTIFY and acknowledgements wake it; the sweep bounds how long it can sleep."""
         listening = (self._listen_url, NOTIFY_CHANNEL, self._rang, stop)
-        helpers = [
-            threading.Thread(target=listen, args=listening, name=f"{self.name} listen", daemon=True),
-            threading.Thread(target=self._take_acknowledgements, args=(stop,), name=f"{self.name} acks", daemon=True),
-        ]
-        for helper in helpers:
-            helper.start()
+        threading.Thread(target=listen, args=listening, name=f"{self.name} listen", daemon=True).start()
+        taking = threading.Thread(
+            target=self._take_acknowledgements, args=(stop,), name=f"{self.name} acks", daemon=True
+        )
+        taking.start()
         while not stop.is_set():
             self._await_turn()
             if time.monotonic() < self._broker_down_until:
@@ -113,6 +113,11 @@ class Relay:
                     self._acknowledgements[:0] = acknowledgements
                 log.warning("database unavailable", source=self._source)
                 stop.wait(_PAUSE_SECONDS)
+        # What it has taken from the broker nobody else will hear of.
+        taking.join(2 * _TAKING_SECONDS)
+        if self._acknowledgements:
+            with contextlib.suppress(DatabaseUnavailable):
+                self.step(self._acknowledgements)
 
     def _await_turn(self) -> None:
         with self._changed:
@@ -127,7 +132,7 @@ class Relay:
     def _take_acknowledgements(self, stop: threading.Event) -> None:
         while not stop.is_set():
             try:
-                taken = self._broker.take_acknowledgements(self._source, wait_seconds=1.0)
+                taken = self._broker.take_acknowledgements(self._source, wait_seconds=_TAKING_SECONDS)
             except redis.RedisError:
                 stop.wait(_PAUSE_SECONDS)
                 continue

@@ -35,6 +35,14 @@ def lost(claim: Claim, *, deliveries: int) -> list[Acknowledgement]:
     return [Acknowledgement(batch.id, Outcome.LOST, deliveries) for batch in claim.batches]
 
 
+def deferred(claim: Claim) -> list[Acknowledgement]:
+    return [Acknowledgement(batch.id, Outcome.DEFERRED, batch.deliveries) for batch in claim.batches]
+
+
+def pass_by(source: Source, seconds: float) -> None:
+    source.query("UPDATE clock_offset SET value = value + make_interval(secs => %s) RETURNING 1", seconds)
+
+
 class TestTheSource:
     def test_sends_what_was_lost_again_at_once_and_alone(self, source: Source) -> None:
         store = PostgresOutbox(source.database, lease_seconds=LEASE_SECONDS, events_max=500)
@@ -53,6 +61,35 @@ class TestTheSource:
         [first] = store.step([], full_queue)
         assert store.step(lost(first, deliveries=1), full_queue)
         assert store.step(lost(first, deliveries=1), full_queue) == [], "the second delivery may be in good hands"
+
+    def test_sends_what_was_lost_though_the_broker_refused_it_then(self, source: Source) -> None:
+        store = PostgresOutbox(source.database, lease_seconds=LEASE_SECONDS, events_max=500)
+        source.say("a")
+        [first] = store.step([], full_queue)
+        store.release(store.step(lost(first, deliveries=1), full_queue))
+        [again] = store.step([], full_queue)
+        assert {batch.deliveries for batch in again.batches} == {2}
+
+    def test_sends_what_was_deferred_again_in_a_moment_and_does_not_count_it(self, source: Source) -> None:
+        """However often: an outage that lasts is not what an event did."""
+        store = PostgresOutbox(source.database, lease_seconds=LEASE_SECONDS, events_max=500)
+        source.say("a")
+        [claim] = store.step([], full_queue)
+        for _ in range(5):
+            assert store.step(deferred(claim), full_queue) == []
+            pass_by(source, 2.5)
+            [claim] = store.step([], full_queue)
+            assert {batch.deliveries for batch in claim.batches} == {1}
+
+    def test_looks_again_soon_when_it_takes_what_is_unread_for_its_own(self, source: Source) -> None:
+        store = PostgresOutbox(source.database, lease_seconds=LEASE_SECONDS, events_max=500)
+        source.say("a")
+        assert store.step([], full_queue)
+        pass_by(source, LEASE_SECONDS + 1)
+        assert store.step([], full_queue) == []
+        pass_by(source, 1.5)
+        [again] = store.step([], lambda destination: 0)
+        assert {batch.deliveries for batch in again.batches} == {2}
 
     def test_does_not_send_what_was_acknowledged(self, source: Source) -> None:
         store = PostgresOutbox(source.database, lease_seconds=LEASE_SECONDS, events_max=500)

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.rows import dict_row
-from small_service import Source
+from small_service import Source, settings_of
 
 from shared.contracts.message import lane_of, partition_of
 from shared.contracts.orders import ConfirmOrder
 from shared.db.engine import Database
 from shared.db.unit_of_work import UnitOfWork
+from shared.messaging import runtime
 from shared.messaging.outbox import BATCH_EVENTS_MAX
 
 READERS = ("processor", "notifier", "auditor")
@@ -103,3 +104,18 @@ class TestSeveralReaders:
                 assert told(rows, reader, lane) == expected
         assert sum(row["event_count"] for row in rows) == sum(len(readers) for _, readers in said)
         assert all(row["event_count"] == len(row["payload"]) for row in rows)
+
+
+class TestRetention:
+    def test_forgets_all_that_is_old_however_much(
+        self, source: Source, valkey: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In bounded parts; one part a minute would be less than a busy system adds."""
+        monkeypatch.setattr(runtime, "_FORGET_AT_ONCE", 2)
+        for _ in range(5):
+            source.say("a")
+        source.query("UPDATE outbox_events SET status = 'ACKED', acked_at = brokage_now() RETURNING 1")
+        source.query("UPDATE clock_offset SET value = '2 days' RETURNING 1")
+        source.say("b")
+        runtime.forget(source.database, settings_of(valkey, lease_seconds=1.0))
+        assert source.query("SELECT status, count(*) FROM outbox_events GROUP BY status") == [("PENDING", 1)]

@@ -1,6 +1,7 @@
 """A database that is there and refuses: it only reads, is full, or gives up a statement."""
 
 from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -8,6 +9,7 @@ from psycopg import errors
 from small_service import Source
 from test_postgres_inbox import Applied, create_delivery, create_message
 
+from infra.faults.links import Link, Links
 from shared.db.engine import Database, DatabaseUnavailable
 from shared.db.unit_of_work import UnitOfWork
 from shared.messaging.inbox import Inbox, Unavailable
@@ -76,3 +78,23 @@ class TestMessages:
     def test_a_batch_that_takes_too_long_is_told_so_to_be_split(self, handlers: Database) -> None:
         with pytest.raises(errors.QueryCanceled):
             handlers.run(too_slow)
+
+
+class TestAnOutage:
+    def test_is_over_soon_after_the_server_is_back(self, source: Source) -> None:
+        """Not when the pool, whose pauses grow with the outage, tries again."""
+        there = urlsplit(source.url)
+        assert there.port is not None
+        link = Link("postgres", lambda: int(there.port or 0))
+        with Links([link]):
+            url = there._replace(netloc=there.netloc.replace(str(there.port), str(link.port))).geturl()
+            database = Database(url, name="tests", pool_size=2)
+            database.ping()
+            link.bend.down = True
+            link.reset_all()
+            for _ in range(3):
+                with pytest.raises(DatabaseUnavailable):
+                    database.run(lambda unit: unit.connection.execute("SELECT 1") and None)
+            link.heal()
+            database.run(lambda unit: unit.connection.execute("SELECT 1") and None)
+            database.close()

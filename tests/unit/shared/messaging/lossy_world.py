@@ -7,7 +7,7 @@ for a lock, ends or dies; who goes on next comes from one seeded generator, so t
 
 import threading
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -274,16 +274,16 @@ class MemoryOutbox(PostgresOutbox):
         self, acknowledgements: Sequence[Acknowledgement], queue_depth: QueueDepth, left_out: Collection[str] = ()
     ) -> list[Claim]:
         self._world.may_crash()
-        lost = {id for acknowledgement in acknowledgements for id in self._answered(acknowledgement)}
+        for acknowledgement in acknowledgements:
+            self._answered(acknowledgement)
         lanes: dict[tuple[str, int], list[Candidate]] = {}
         for row in self.unanswered():
             candidate = Candidate(**self._candidate(row))
             lanes.setdefault((CONSUMER, row.lane), []).append(candidate)
-        send, extend = self._decide(lanes, self._world.now, queue_depth, lost)
-        lease_until = self._world.now + timedelta(seconds=LEASE_SECONDS)
+        send, extend = self._decide(lanes, self._world.now, queue_depth)
         for row in self.unanswered():
             if row.id in send or row.id in extend:
-                row.lease_until = lease_until
+                row.lease_until = self._world.now + timedelta(seconds=LEASE_SECONDS if row.id in send else 1.0)
         claims: dict[int, list[Batch]] = {}
         for row in self.unanswered():
             if row.id in send:
@@ -294,16 +294,18 @@ class MemoryOutbox(PostgresOutbox):
                 claims.setdefault(row.lane, []).append(batch)
         return [Claim(CONSUMER, lane, batches) for lane, batches in claims.items()]
 
-    def _answered(self, acknowledgement: Acknowledgement) -> Iterator[str]:
-        """What is answered is noted; what is lost is yielded, its lease ended."""
+    def _answered(self, acknowledgement: Acknowledgement) -> None:
+        """What is answered is noted; of what is lost or deferred the lease ends."""
         for row in self.unanswered():
             if row.id != acknowledgement.batch_id or row.status != "SENT":
                 continue
-            if acknowledgement.outcome is not Outcome.LOST:
+            if acknowledgement.outcome not in (Outcome.LOST, Outcome.DEFERRED):
                 row.status = acknowledgement.outcome
             elif row.retry_count == acknowledgement.deliveries:
-                row.lease_until = self._world.now
-                yield row.id
+                deferred = acknowledgement.outcome is Outcome.DEFERRED
+                row.published_at = None
+                row.retry_count -= deferred
+                row.lease_until = self._world.now + timedelta(seconds=2.0 if deferred else 0.0)
 
     @staticmethod
     def _candidate(row: OutboxRow) -> dict[str, Any]:
@@ -320,7 +322,7 @@ class MemoryOutbox(PostgresOutbox):
         for row in self.unanswered():
             if row.id in ids:
                 row.retry_count -= 1
-                row.published_at = row.published_at if row.retry_count else None
+                row.published_at = None
                 row.lease_until = self._world.now if row.retry_count else None
 
     def unanswered(self) -> list[OutboxRow]:
@@ -495,8 +497,13 @@ class World:
         inbox = self._inbox_type(self.store, stale_after=STALE_AFTER)
         inbox._alone = self._alone()
         inbox._pause = self._pause  # type: ignore[assignment]
-        inbox.let_others_go_first(delivery)
-        acknowledgements = inbox.receive(delivery)
+        try:
+            inbox.let_others_go_first(delivery)
+            acknowledgements = inbox.receive(delivery)
+        except Unavailable:
+            if self.chance(0.5):
+                self._tell(delivery, Outcome.DEFERRED)
+            raise
         self.point("before acknowledge")
         if not self.chance(0.1):
             self.broker.acknowledgements[delivery.source].extend(acknowledgements)
@@ -524,11 +531,11 @@ class World:
     def _died(self, process: Process) -> None:
         """Its successor tells what it had in hand, if it starts soon and the broker still knows."""
         if process.delivery is not None and self.random.random() < 0.6:
-            self._tell_lost(process.delivery)
+            self._tell(process.delivery, Outcome.LOST)
 
-    def _tell_lost(self, delivery: Delivery) -> None:
-        lost = [Acknowledgement(batch.id, Outcome.LOST, batch.deliveries) for batch in delivery.batches]
-        self.broker.acknowledgements[delivery.source].extend(lost)
+    def _tell(self, delivery: Delivery, outcome: Outcome) -> None:
+        said = [Acknowledgement(batch.id, outcome, batch.deliveries) for batch in delivery.batches]
+        self.broker.acknowledgements[delivery.source].extend(said)
 
     def _go_on(self) -> None:
         ready = [process for process in self._processes if process.ready()]
@@ -554,7 +561,7 @@ class World:
                 in_hand = [process.delivery for process in self._processes if process.delivery is not None]
                 for delivery in (*in_hand, *map(decode_delivery, queue)):
                     if self.chance(0.5):
-                        self._tell_lost(delivery)
+                        self._tell(delivery, self.random.choice((Outcome.LOST, Outcome.DEFERRED)))
 
     # -- the end -----------------------------------------------------------------------------------------------------------
 
@@ -675,7 +682,7 @@ class OneWorker(World):
         self.now += timedelta(seconds=RESTART_SECONDS)
         for other in (process, *with_it):
             if self._tells and other.delivery is not None:
-                self._tell_lost(other.delivery)
+                self._tell(other.delivery, Outcome.LOST)
 
     def _delays(self) -> list[str]:
         """How long the killer stood in the way, and how often other lanes had to begin again."""

@@ -110,3 +110,27 @@ def test_who_was_just_told_is_left_out_until_his_step_comes_by_itself(monkeypatc
     running.start()
     running.join(10.0)
     assert store.steps == [[], ["auditor"], []]
+
+
+class TestTheEnd:
+    def test_what_was_taken_from_the_broker_is_still_recorded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nobody else will hear of it, and its lane would wait for the lease."""
+        monkeypatch.setattr("shared.messaging.relay.listen", lambda *_: None)
+        stop = threading.Event()
+        recorded: list[Acknowledgement] = []
+
+        class Recording(Store):
+            def step(self, acknowledgements: Sequence[Acknowledgement], *_: Any) -> list[Claim]:
+                recorded.extend(acknowledgements)
+                return []
+
+        class Late:
+            def take_acknowledgements(self, source: str, wait_seconds: float) -> list[Acknowledgement]:
+                stop.set()
+                time.sleep(0.3)  # until the relay has seen that
+                return [Acknowledgement("batch")]
+
+        pace = Pace(sweep_seconds=0.01, linger_seconds=0.0, acknowledgement_seconds=0.0, telling_seconds=0.0)
+        relay: Any = Relay("source", Recording(), Late(), listen_url="", pace=pace)  # type: ignore[arg-type]
+        relay.run(stop)
+        assert recorded == [Acknowledgement("batch")]
