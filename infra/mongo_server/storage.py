@@ -22,8 +22,11 @@ from infra.mongo_server.errors import CommandError
 _APPLICATION_ID: Final = 0x42524B47
 _FORMAT: Final = 1  # of the keys and tables; another one is refused, never guessed at
 _IDLE_READERS_MAX: Final = 4
-_PAGE_BYTES: Final = 16_384  # of a new file: a batch touches fewer of them, each with more of its keys
-_LOG_BYTES: Final = 16_384_000  # after which the log is folded into the file
+# Of a new file. Keys that begin with a customer lie on as many pages as there are customers, and a batch touches them all: twice
+# the size is cheaper only as long as they are few.
+_PAGE_BYTES: Final = 8_192
+_CACHE_KIB: Final = 32_768  # of the writer, who would read these pages again and again
+_LOG_BYTES: Final = 65_536_000  # after which the log is folded into the file: a page that changed often is written once
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (generation INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS collections (
@@ -124,7 +127,7 @@ class Storage:
         self._readers_lock = threading.Lock()
         self._idle_readers: list[sqlite3.Connection] = []
         self._closed = False
-        self._writer = self._connect(cache_kib=8_192)
+        self._writer = self._connect(cache_kib=_CACHE_KIB)
         self._prepare_file()
         self._catalog = load_catalog(self._writer)
 
