@@ -38,7 +38,7 @@ class Profile:
 
     `orders`: of a round's backlog, even. `load_shares`: of the full-stack rate, each offered for `latency_seconds`.
     `reads_at`: reads are also measured at so many orders, before the rounds and, on a past that is filled by bulk load, at the end;
-    then half as many rounds again.
+    then some rounds again.
     """
 
     rounds: int
@@ -131,7 +131,7 @@ async def _with_a_past(
 ) -> dict[str, Any]:
     """What `fill` has changed: one more of `reads`, and what rounds find now."""
     more = [await _reads(bench)]
-    rounds = [await round_of(bench, yardsticks, profile) for _ in range(max(1, profile.rounds // 2))]
+    rounds = [await round_of(bench, yardsticks, profile) for _ in range((profile.rounds + 1) // 2)]
     return {"reads": reads + more, "with_a_past": {"orders": more[0]["orders"], **ratios(rounds), "rounds": rounds}}
 
 
