@@ -1,7 +1,7 @@
 """A long past by bulk load: copies of the orders that were traded, with their histories and one audit record each.
 
-Only reads are measured on it. It has no reservations, trades or ledger, and its records are no part of the chain, so no proof would
-accept it: it comes after the proof, and the system ends behind it.
+Reads are measured on it, and rounds beside it. It has no reservations, trades or ledger, and its records are no part of the chain,
+so no proof would accept it: it comes after the proof, and the system ends behind it.
 """
 
 from __future__ import annotations
