@@ -63,9 +63,6 @@ def cancel_orders_of_inactive(uow: UnitOfWork) -> int:
     return len(rows)
 
 
-_STATUSES: dict[str, OrderStatus] = {status.value: status for status in OrderStatus}
-
-
 class Changes:
     """Orders as they were read, folded over messages, to be written at once."""
 
@@ -100,7 +97,7 @@ class Changes:
 
     def _step(self, order_id: str, name: str, message: Message[Any] | None) -> None:
         before = self._orders[order_id]
-        status = _STATUSES[before["status"]]
+        status = OrderStatus(before["status"])
         transition = ORDER_MACHINE.decide(status, name)
         if transition is None:
             again = ANSWERED_AGAIN.get((OrderStatus(before["final_status"] or status), name))

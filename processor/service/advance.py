@@ -33,7 +33,7 @@ _KINDS: dict[str, tuple[SagaType, Mapping[str, OrderSagaState | TradeSagaState]]
     SagaType.ORDER: (SagaType.ORDER, {state.value: state for state in OrderSagaState}),
     SagaType.TRADE: (SagaType.TRADE, {state.value: state for state in TradeSagaState}),
 }
-"""What a saga's row says of its kind and state. Looked up, because a call of an enum costs as much as the rest of a row."""
+"""What a saga's row says of its kind and state. Looked up: a batch would call enums some thousand times."""
 
 
 class UnknownSaga(Exception):

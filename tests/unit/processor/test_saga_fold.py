@@ -337,3 +337,11 @@ class TestOneThatWaitsForAPerson:
 def test_an_answer_to_a_saga_nobody_began_cannot_be(world: World) -> None:
     with pytest.raises(UnknownSaga):
         world.tell(about(new_id(), OrderConfirmed))
+
+
+def test_an_answer_to_another_kind_of_saga_cannot_be(world: World) -> None:
+    order, trade = world.order(S.RESTING), world.trade()
+    with pytest.raises(UnknownSaga):
+        world.tell(settled(order, order, None, 1))
+    with pytest.raises(UnknownSaga):
+        world.tell(about(trade, OrderConfirmed))

@@ -25,7 +25,14 @@ from shared.faults import inject
 from shared.ids import ROOT_ORGANIZATION_ID
 from shared.messaging.delivery import Acknowledgement, Batch, Delivery, Outcome, decode_delivery, encode_delivery
 from shared.messaging.inbox import Inbox, InboxTransaction, State, Unavailable
-from shared.messaging.outbox import Candidate, Claim, PostgresOutbox, QueueDepth
+from shared.messaging.outbox import (
+    _DEFERRED_SECONDS,
+    _LOOK_AGAIN_SECONDS,
+    Candidate,
+    Claim,
+    PostgresOutbox,
+    QueueDepth,
+)
 from shared.messaging.pace import Pace
 from shared.messaging.relay import Relay
 
@@ -283,7 +290,9 @@ class MemoryOutbox(PostgresOutbox):
         send, extend = self._decide(lanes, self._world.now, queue_depth)
         for row in self.unanswered():
             if row.id in send or row.id in extend:
-                row.lease_until = self._world.now + timedelta(seconds=LEASE_SECONDS if row.id in send else 1.0)
+                row.lease_until = self._world.now + timedelta(
+                    seconds=LEASE_SECONDS if row.id in send else _LOOK_AGAIN_SECONDS
+                )
         claims: dict[int, list[Batch]] = {}
         for row in self.unanswered():
             if row.id in send:
@@ -305,7 +314,7 @@ class MemoryOutbox(PostgresOutbox):
                 deferred = acknowledgement.outcome is Outcome.DEFERRED
                 row.published_at = None
                 row.retry_count -= deferred
-                row.lease_until = self._world.now + timedelta(seconds=2.0 if deferred else 0.0)
+                row.lease_until = self._world.now + timedelta(seconds=_DEFERRED_SECONDS if deferred else 0.0)
 
     @staticmethod
     def _candidate(row: OutboxRow) -> dict[str, Any]:
