@@ -27,10 +27,9 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """The one outstanding message of a lane: the batches of one claim, in order."""
+    """One message to a reader: what was claimed of one or several of his lanes, each lane's batches in order."""
 
     source: str
-    lane: int
     batches: list[Batch]
 
 

@@ -4,8 +4,7 @@
 claim on a real database; the relay drives it.
 """
 
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -211,18 +210,43 @@ def events_at_once(destination: str, events_max: int) -> int:
     return events_max * _SERIAL_TIMES if destination in SERIAL_READERS else events_max
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Claim:
-    """The batches of one lane that the relay has to publish."""
+    """What the relay has to publish as one message: batches of one reader's `lanes`, each lane's in order."""
 
     destination: str
-    lane: int
+    lanes: list[int]
     batches: list[Batch]
-    events: int = 1
+    events: int
 
-    @property
-    def id(self) -> str:
-        return self.batches[0].id
+
+def pack(
+    lanes: Mapping[tuple[str, int], Sequence[Batch]], events: Mapping[str, int], *, events_max: int
+) -> list[Claim]:
+    """The messages for what was claimed of some lanes, by destination and lane.
+
+    Lanes of one reader share a message where that is not too large: one of both costs little more than one of one. What is sent
+    again goes lane by lane, so that whatever stands in the way of a lane stands in no other's.
+
+    Args:
+        events: of each batch, by id.
+        events_max: of a message, as of a lane.
+    """
+    claims: list[Claim] = []
+    shared: dict[str, Claim] = {}
+    for (destination, lane), batches in lanes.items():
+        size = sum(events[batch.id] for batch in batches)
+        again = any(batch.deliveries > 1 for batch in batches)
+        claim = None if again else shared.get(destination)
+        if claim is None or claim.events + size > events_at_once(destination, events_max):
+            claim = Claim(destination, [], [], 0)
+            claims.append(claim)
+            if not again:
+                shared[destination] = claim
+        claim.lanes.append(lane)
+        claim.batches += batches
+        claim.events += size
+    return claims
 
 
 class QueueDepth(Protocol):
@@ -242,9 +266,7 @@ class PostgresOutbox:
     ) -> list[Claim]:
         """Write the acknowledgements and claim what may be sent, but for no reader `left_out`, in one transaction. The caller
         publishes after it."""
-        return self._database.run(
-            lambda unit: list(self._step(unit.connection, acknowledgements, queue_depth, left_out))
-        )
+        return self._database.run(lambda unit: self._step(unit.connection, acknowledgements, queue_depth, left_out))
 
     def _step(
         self,
@@ -252,7 +274,7 @@ class PostgresOutbox:
         acknowledgements: Sequence[Acknowledgement],
         queue_depth: QueueDepth,
         left_out: Collection[str],
-    ) -> Iterator[Claim]:
+    ) -> list[Claim]:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (RELAY_LOCK,))
         if acknowledgements:
             connection.execute(
@@ -274,12 +296,11 @@ class PostgresOutbox:
             )
             lanes.setdefault((row["destination"], row["lane"]), []).append(candidate)
         if now is None:
-            return
+            return []
         send, extend = self._decide(lanes, now, queue_depth)
         if extend:
             connection.execute(_EXTEND, {"ids": extend, "lease": min(self._lease_seconds, _LOOK_AGAIN_SECONDS)})
-        if send:
-            yield from self._mark_sent(connection, send)
+        return self._mark_sent(connection, send) if send else []
 
     def _end_leases(self, connection: "Connection", returned: Sequence[Acknowledgement]) -> None:
         """What ended with its worker goes again at once, what was deferred in a moment. Of a batch that was sent anew since, that
@@ -315,18 +336,15 @@ class PostgresOutbox:
             (extend if wait else send).extend(candidate.id for candidate in chosen)
         return send, extend
 
-    def _mark_sent(self, connection: "Connection", ids: list[str]) -> Iterator[Claim]:
-        claims: dict[tuple[str, int], list[Batch]] = {}
-        events: Counter[tuple[str, int]] = Counter()
+    def _mark_sent(self, connection: "Connection", ids: list[str]) -> list[Claim]:
+        lanes: dict[tuple[str, int], list[Batch]] = {}
         rows = connection.execute(_MARK_SENT, {"ids": uuid_array(ids), "lease": self._lease_seconds}).fetchall()
         fault("outbox.marked_sent")
         for row in sorted(rows, key=lambda row: row["seq"]):
             batch = Batch(row["id"], row["retry_count"], msgspec.Raw(row["payload"].encode()))
-            key = (row["destination"], row["lane"])
-            claims.setdefault(key, []).append(batch)
-            events[key] += row["event_count"]
-        for (destination, lane), batches in claims.items():
-            yield Claim(destination, lane, batches, events[destination, lane])
+            lanes.setdefault((row["destination"], row["lane"]), []).append(batch)
+        events = {row["id"]: row["event_count"] for row in rows}
+        return pack(lanes, events, events_max=self._events_max)
 
     def release(self, claims: Sequence[Claim]) -> None:
         """The broker did not take these: that was no delivery, and their leases run out now, not in seconds. Best effort.

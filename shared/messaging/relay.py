@@ -66,7 +66,7 @@ class Relay:
         published = 0
         for number, claim in enumerate(claims):
             try:
-                self._broker.publish(claim.destination, Delivery(self._source, claim.lane, claim.batches))
+                self._broker.publish(claim.destination, Delivery(self._source, claim.batches))
                 fault("relay.published")
             except redis.RedisError as error:
                 log.warning("broker refused", source=self._source, error=describe(error))

@@ -259,15 +259,21 @@ def _receiver(
             broker.acknowledge(delivery.source, acknowledgements)
             fault("inbox.acknowledged")
         except Unavailable as outage:
-            log.warning("delivery deferred", source=delivery.source, lane=delivery.lane, error=describe(outage))
+            log.warning("delivery deferred", **_about(delivery), error=describe(outage))
             if not outage.stalled:
                 _defer(broker, delivery)
         except redis.RedisError as error:
-            log.warning("delivery not acknowledged", source=delivery.source, lane=delivery.lane, error=describe(error))
+            log.warning("delivery not acknowledged", **_about(delivery), error=describe(error))
         except Exception:
-            log.exception("delivery failed", source=delivery.source, lane=delivery.lane)
+            log.exception("delivery failed", **_about(delivery))
 
     return receive
+
+
+def _about(delivery: Delivery) -> dict[str, object]:
+    """What of a delivery stands in the log: its first batch is found in the source's outbox."""
+    first = delivery.batches[0].id if delivery.batches else None
+    return {"source": delivery.source, "batch": first, "batches": len(delivery.batches)}
 
 
 def _defer(broker: Broker, delivery: Delivery) -> None:

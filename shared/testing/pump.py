@@ -76,7 +76,7 @@ class Pump:
 
     def _deliver(self, source: str, claim: Claim) -> list[Acknowledgement]:
         consumer = self._consumers.get(claim.destination)
-        return consumer.receive(Delivery(source, claim.lane, claim.batches)) if consumer else []
+        return consumer.receive(Delivery(source, claim.batches)) if consumer else []
 
     def close(self) -> None:
         for consumer in self._consumers.values():
@@ -93,8 +93,8 @@ class Pump:
         self.close()
 
 
-def _lane(claim: Claim) -> tuple[str, int]:
-    return claim.destination, claim.lane
+def _lane(claim: Claim) -> tuple[str, list[int]]:
+    return claim.destination, claim.lanes
 
 
 def _no_queue(destination: str) -> int:

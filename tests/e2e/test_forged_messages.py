@@ -25,7 +25,7 @@ def forged_delivery(customer_id: int) -> tuple[str, bytes]:
         customer_id=customer_id,
     )
     batch = Batch(new_id(), 1, msgspec.Raw(encode_messages([event])))
-    return event.event_id, encode_delivery(Delivery("customer_service", 0, [batch]))
+    return event.event_id, encode_delivery(Delivery("customer_service", [batch]))
 
 
 def test_what_nobody_of_ours_has_sealed_is_refused_and_on_record(system: System) -> None:

@@ -196,16 +196,16 @@ class Deliveries:
         self._source = source
         self._consumer = consumer
         self._acknowledgements: list[Acknowledgement] = []
-        self._batches: dict[str, tuple[int, Batch]] = {}
+        self._batches: dict[str, Batch] = {}
         for claim in self._outbox.step([], lambda destination: 0):
             if claim.destination == destination:
                 for batch in claim.batches:
                     [message] = decode_messages(bytes(batch.events))
-                    self._batches[message.aggregate_id] = (claim.lane, batch)
+                    self._batches[message.aggregate_id] = batch
 
     def deliver(self, aggregate_id: str) -> None:
-        lane, batch = self._batches[aggregate_id]
-        self._acknowledgements += self._consumer.receive(Delivery(self._source, lane, [batch]))
+        delivery = Delivery(self._source, [self._batches[aggregate_id]])
+        self._acknowledgements += self._consumer.receive(delivery)
 
     def end(self) -> None:
         self._outbox.step(self._acknowledgements, lambda destination: 0)

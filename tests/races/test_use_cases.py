@@ -265,7 +265,7 @@ def test_of_relays_one_sends_a_batch(outbox_database: Database) -> None:
             _say(outbox_database, said)
         [claims] = race([[lambda relay=relay: relay.step([], lambda destination: 0) for relay in relays[:size]]])
         sent = [batch for each in claims for claim in each for batch in claim.batches]
-        lanes = [(claim.destination, claim.lane) for each in claims for claim in each]
+        lanes = [(claim.destination, lane) for each in claims for claim in each for lane in claim.lanes]
         assert len({batch.id for batch in sent}) == len(sent) > 0
         assert len(set(lanes)) == len(lanes)
         if dice.randrange(4):

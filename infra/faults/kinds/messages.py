@@ -181,7 +181,7 @@ def _event(**changes: Any) -> dict[str, Any]:
 
 def _delivery_of(batch_id: str, event: dict[str, Any]) -> bytes:
     batch = Batch(batch_id, 1, msgspec.Raw(msgspec.json.encode([event])))
-    return encode_delivery(Delivery("faults", 0, [batch]))
+    return encode_delivery(Delivery("faults", [batch]))
 
 
 def _forge_delivery(world: World, chosen: random.Random) -> str | None:

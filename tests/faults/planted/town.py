@@ -74,7 +74,7 @@ class Messengers(Pump):
         consumer = self._consumers.get(claim.destination)
         if consumer is None or claim.destination in self.away:
             return []
-        delivery = Delivery(source, claim.lane, claim.batches)
+        delivery = Delivery(source, claim.batches)
         try:
             acknowledgements = consumer.receive(delivery)
             return consumer.receive(delivery) if self.twice else acknowledgements

@@ -29,7 +29,7 @@ def forged_delivery(*, source: str = SOURCE) -> bytes:
     """Of an event that nobody has said."""
     event = create_message(ConfirmOrder(), aggregate_id="forged")
     batch = Batch(new_id(), 1, msgspec.Raw(encode_messages([event])))
-    return encode_delivery(Delivery(source, 0, [batch]))
+    return encode_delivery(Delivery(source, [batch]))
 
 
 def put(valkey: str, queue: str, id: str, data: bytes) -> None:
@@ -59,7 +59,7 @@ def sealed_as_acknowledgement(delivery: bytes) -> tuple[str, bytes]:
 
 def changed_after_it_was_sealed(delivery: bytes) -> tuple[str, bytes]:
     seal = SEALS.seal(
-        delivery_channel("tests"), encode_delivery(msgspec.structs.replace(decode_delivery(delivery), lane=1))
+        delivery_channel("tests"), encode_delivery(msgspec.structs.replace(decode_delivery(delivery), source="others"))
     )
     return wire_message("tests", delivery, None, kwargs={"delivery": delivery, "seal": seal})
 

@@ -168,7 +168,7 @@ class TestAWorker:
         first, second = (Broker(valkey, SEALS, refuse_to_refuse) for _ in range(2))
         source.say("a")
         [claim] = PostgresOutbox(source.database, lease_seconds=LEASE_SECONDS, events_max=500).step([], full_queue)
-        first.publish("tests", Delivery("tests", claim.lane, claim.batches))
+        first.publish("tests", Delivery("tests", claim.batches))
         client_list = first.dramatiq.client.client_list
 
         def while_the_second_comes() -> Any:

@@ -37,7 +37,7 @@ def create_message(aggregate_id: str, version: int) -> Message[Any]:
 
 
 def create_delivery(messages: Sequence[Message[Any]], deliveries: int = 1) -> Delivery:
-    return Delivery("source", 0, [Batch(new_id(), deliveries, msgspec.Raw(encode_messages(messages)))])
+    return Delivery("source", [Batch(new_id(), deliveries, msgspec.Raw(encode_messages(messages)))])
 
 
 def again(delivery: Delivery, deliveries: int) -> Delivery:
@@ -261,7 +261,7 @@ class TestAnOutage:
 
 class TestAMalformedEvent:
     def delivery(self, *events: Any) -> Delivery:
-        return Delivery("source", 0, [Batch(new_id(), 1, msgspec.Raw(msgspec.json.encode(events)))])
+        return Delivery("source", [Batch(new_id(), 1, msgspec.Raw(msgspec.json.encode(events)))])
 
     def test_is_parked_and_the_rest_of_its_batch_goes_on(
         self, source: Source, store: PostgresInboxStore, handler: Applied
@@ -294,7 +294,7 @@ class TestAMalformedEvent:
     def test_may_be_all_there_is_instead_of_events(
         self, source: Source, store: PostgresInboxStore, handler: Applied
     ) -> None:
-        delivery = Delivery("source", 0, [Batch(new_id(), 1, msgspec.Raw(b'{"no": "events"}'))])
+        delivery = Delivery("source", [Batch(new_id(), 1, msgspec.Raw(b'{"no": "events"}'))])
         [acknowledgement] = Inbox(store).receive(delivery)
         assert acknowledgement.outcome is Outcome.PARKED
         assert source.query("SELECT message FROM dead_letters") == [({"no": "events"},)]

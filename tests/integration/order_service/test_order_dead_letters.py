@@ -83,7 +83,7 @@ class TestListing:
         assert api.request("GET", f"{PATH}/nonsense", admin).status_code == 404
 
     def test_shows_one_that_nobody_can_read(self, api: Api, admin: int, inbox: Inbox) -> None:
-        delivery = Delivery("source", 0, [Batch(new_id(), 1, msgspec.Raw(b"[7]"))])
+        delivery = Delivery("source", [Batch(new_id(), 1, msgspec.Raw(b"[7]"))])
         inbox.receive(delivery)
         page = api.request("GET", f"{PATH}?limit=200", admin).json()["data"]
         [letter] = [each for each in page if each["reason"] == "MALFORMED"]

@@ -164,7 +164,7 @@ class TestPoison:
         monkeypatch.setattr(inbox, "_pause", pauses.append)
         [bad] = events(1)
         batch = create_delivery([bad], deliveries=3).batches[0]
-        delivery = Delivery("order_service", 0, [batch])
+        delivery = Delivery("order_service", [batch])
 
         def kill(name: str) -> None:
             if name == "inbox.attempt_counted":

@@ -32,6 +32,7 @@ from shared.messaging.outbox import (
     Claim,
     PostgresOutbox,
     QueueDepth,
+    pack,
 )
 from shared.messaging.pace import Pace
 from shared.messaging.relay import Relay
@@ -293,15 +294,17 @@ class MemoryOutbox(PostgresOutbox):
                 row.lease_until = self._world.now + timedelta(
                     seconds=LEASE_SECONDS if row.id in send else _LOOK_AGAIN_SECONDS
                 )
-        claims: dict[int, list[Batch]] = {}
+        sent: dict[tuple[str, int], list[Batch]] = {}
+        events: dict[str, int] = {}
         for row in self.unanswered():
             if row.id in send:
                 row.status = "SENT"
                 row.retry_count += 1
                 row.published_at = row.published_at or self._world.now
                 batch = Batch(row.id, row.retry_count, msgspec.Raw(encode_messages(row.events)))
-                claims.setdefault(row.lane, []).append(batch)
-        return [Claim(CONSUMER, lane, batches) for lane, batches in claims.items()]
+                sent.setdefault((CONSUMER, row.lane), []).append(batch)
+                events[row.id] = len(row.events)
+        return pack(sent, events, events_max=self._events_max)
 
     def _answered(self, acknowledgement: Acknowledgement) -> None:
         """What is answered is noted; of what is lost or deferred the lease ends."""
@@ -493,14 +496,18 @@ class World:
         self._start(Process(self, lambda: relay.step(taken) and None))
 
     def _work(self) -> None:
-        """A worker takes a message, unless two are at work on its lane."""
+        """A worker takes a message, unless two are at work on one of its lanes."""
         for data in self.broker.queue:
             delivery = decode_delivery(data)
-            at_work = [p.delivery for p in self._processes if p.delivery is not None]
-            if sum((d.source, d.lane) == (delivery.source, delivery.lane) for d in at_work) < WORKERS_PER_LANE:
+            at_work = [self._lanes_of(p.delivery) for p in self._processes if p.delivery is not None]
+            if all(sum(lane in others for others in at_work) < WORKERS_PER_LANE for lane in self._lanes_of(delivery)):
                 self.broker.queue.remove(data)
                 self._start(Process(self, partial(self._receive, delivery), delivery))
                 return
+
+    def _lanes_of(self, delivery: Delivery) -> set[tuple[str, int]]:
+        ids = {batch.id for batch in delivery.batches}
+        return {(delivery.source, row.lane) for row in self.outboxes[delivery.source].rows if row.id in ids}
 
     def _receive(self, delivery: Delivery) -> None:
         inbox = self._inbox_type(self.store, stale_after=STALE_AFTER)

@@ -13,7 +13,7 @@ from shared.testing.messages import create_message
 
 def delivery_of(count: int) -> Delivery:
     messages = [create_message(ConfirmOrder(), aggregate_id=new_id()) for _ in range(count)]
-    return Delivery("order_service", 1, [Batch(new_id(), 2, msgspec.Raw(encode_messages(messages)))])
+    return Delivery("order_service", [Batch(new_id(), 2, msgspec.Raw(encode_messages(messages)))])
 
 
 @pytest.mark.parametrize("count", [0, 1, 500])

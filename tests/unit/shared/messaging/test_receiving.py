@@ -9,7 +9,7 @@ from shared.messaging.delivery import Acknowledgement, Batch, Delivery, Outcome,
 from shared.messaging.inbox import Unavailable
 from shared.messaging.runtime import _receiver
 
-DELIVERY = Delivery("source", 1, [Batch("batch-1", 1, msgspec.Raw(b"[]")), Batch("batch-2", 3, msgspec.Raw(b"[]"))])
+DELIVERY = Delivery("source", [Batch("batch-1", 1, msgspec.Raw(b"[]")), Batch("batch-2", 3, msgspec.Raw(b"[]"))])
 
 
 class Broker:

@@ -14,7 +14,7 @@ from shared.messaging.outbox import Claim, QueueDepth
 from shared.messaging.pace import Pace
 from shared.messaging.relay import Relay
 
-CLAIMS = [Claim("tests", lane, [Batch(f"batch-{lane}", 1, msgspec.Raw(b"[]"))]) for lane in range(3)]
+CLAIMS = [Claim("tests", [lane], [Batch(f"batch-{lane}", 1, msgspec.Raw(b"[]"))], 1) for lane in range(3)]
 
 
 class Store:
@@ -88,7 +88,7 @@ class TellingStore(Store):
         self.steps.append(left_out)
         if len(self.steps) == 3:
             self._stop.set()
-        return [Claim("auditor", 0, [Batch("batch", 1, msgspec.Raw(b"[]"))])] if len(self.steps) == 1 else []
+        return [Claim("auditor", [0], [Batch("batch", 1, msgspec.Raw(b"[]"))], 1)] if len(self.steps) == 1 else []
 
 
 class AcknowledgingBroker(Broker):
