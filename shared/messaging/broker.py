@@ -111,15 +111,19 @@ class _RawEncoder(Encoder):
 class _BellConsumer(_RedisConsumer):
     """Waits on the queue's bell when there is nothing to fetch."""
 
+    _emptied = False
+    """The last fetch took all there was. What came since has rung, so the bell is asked before the queue."""
+
     def __next__(self) -> Any:
         try:
             while True:
-                if not self.message_cache and self.outstanding_message_count < self.prefetch:
-                    self.message_cache = self.broker.do_fetch(
-                        self.queue_name, self.prefetch - self.outstanding_message_count
-                    )
+                room = self.prefetch - self.outstanding_message_count
+                if not self.message_cache and room > 0 and not self._emptied:
+                    self.message_cache = self.broker.do_fetch(self.queue_name, room)
+                    self._emptied = len(self.message_cache) < room
                 if not self.message_cache:
                     self.broker.client.blpop([_bell(self.broker.namespace, self.queue_name)], timeout=_BELL_SECONDS)
+                    self._emptied = False
                     return None
                 data = self.message_cache.pop(0)
                 if data is None:
@@ -166,13 +170,17 @@ class DoorbellBroker(RedisBroker):
 
     def enqueue(self, message: Any, *, delay: int | None = None) -> Any:
         assert delay is None, "deadlines live in Postgres, not in the broker"
-        result = super().enqueue(message)
-        bell = _bell(self.namespace, message.queue_name)
-        with self.client.pipeline(transaction=False) as pipeline:
+        # What dramatiq's script does for it, and the bell, at once.
+        id = str(uuid.uuid4())
+        message = message.copy(options={"redis_message_id": id})
+        queue, bell = f"{self.namespace}:{message.queue_name}", _bell(self.namespace, message.queue_name)
+        with self.client.pipeline() as pipeline:
+            pipeline.hset(f"{queue}.msgs", id, message.encode())
+            pipeline.rpush(queue, id)
             pipeline.lpush(bell, b"1")
             pipeline.ltrim(bell, 0, _BELL_MAX - 1)
             pipeline.execute()
-        return result
+        return message
 
     def open(self, queue_name: str, data: bytes) -> "dramatiq.Message[Any] | None":
         """The message, if one of our processes put it into this queue. What it is not is refused: nobody waits for it, and Postgres
@@ -310,12 +318,11 @@ class Broker:
     def take_acknowledgements(self, source: str, wait_seconds: float) -> list[Acknowledgement]:
         """What consumers have acknowledged to `source`; waits up to `wait_seconds` for the first."""
         key = _acknowledgements(source)
-        first: Any = self._client.blpop([key], timeout=wait_seconds)
-        if first is None:
+        taken: Any = self._client.blmpop(wait_seconds, 1, key, direction="LEFT", count=_ACKNOWLEDGEMENTS_AT_ONCE)
+        if taken is None:
             return []
-        more: Any = self._client.lpop(key, _ACKNOWLEDGEMENTS_AT_ONCE) or []
         channel, refuse = acknowledgement_channel(source), partial(self._refused, source, ACKNOWLEDGEMENT)
-        said = self._true(channel, (first[1], *more), refuse)
+        said = self._true(channel, taken[1], refuse)
         return [acknowledgement for each in said for acknowledgement in _decode_acknowledgements(each)]
 
     def report(self, refused: Message[MessageRefused]) -> None:

@@ -98,7 +98,7 @@ class Outbox:
         rows, copies = self._rows(lanes)
         with connection.pipeline():
             connection.execute(
-                "SELECT pg_advisory_xact_lock(%(kind)s, hashtext(lane)) FROM unnest(%(lanes)s::text[]) AS lane",
+                _LOCK_AND_RING,
                 {"kind": LANE_LOCK, "lanes": [f"{destination}/{lane}" for destination, lane in lanes]},
             )
             connection.execute(_insert_batches(len(rows)), [value for row in rows for value in row])
@@ -106,7 +106,6 @@ class Outbox:
                 ids, destinations, numbers, originals = zip(*copies, strict=True)
                 values = {"ids": uuid_array(ids), "destinations": list(destinations), "lanes": list(numbers)}
                 connection.execute(_COPY_BATCHES, values | {"originals": uuid_array(originals)})
-            connection.execute(f"NOTIFY {NOTIFY_CHANNEL}")
         self._batches.clear()
 
     def _rows(self, lanes: list[tuple[str, int]]) -> tuple[list[tuple[Any, ...]], list[tuple[str, str, int, str]]]:
@@ -365,6 +364,10 @@ class PostgresOutbox:
         )
 
 
+_LOCK_AND_RING = f"""
+    SELECT pg_advisory_xact_lock(%(kind)s, hashtext(lane)), pg_notify('{NOTIFY_CHANNEL}', '')
+      FROM unnest(%(lanes)s::text[]) AS lane
+"""
 _COPY_BATCHES = """
     INSERT INTO outbox_events
            (id, destination, lane, seq, aggregate_type, aggregate_id, event_type, payload, event_count, created_at)
