@@ -19,6 +19,7 @@ from shared.logging import logger
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 log = logger("group_commit")
+_FEW = 8
 
 
 class GroupCommit(Generic[Item, Result]):
@@ -27,7 +28,8 @@ class GroupCommit(Generic[Item, Result]):
     Args:
         commit: stores a batch in one transaction, in a thread, and says what became of each item. When it raises,
             nothing of the batch is stored.
-        linger_seconds: how long after a transaction with company the next one is waited for to fill.
+        linger_seconds: how long after a transaction with company the next one is waited for to fill; after one with little
+            company five times as long, because transactions of a few cost most of what large ones do.
         waiting_max: items that wait for their turn; more are refused.
     """
 
@@ -81,7 +83,8 @@ class GroupCommit(Generic[Item, Result]):
         self._flush_in_hand = None
         if size > 1 and self._linger_seconds and not self._lingering:
             self._lingering = True
-            asyncio.get_running_loop().call_later(self._linger_seconds, self._lingered)
+            seconds = self._linger_seconds * (5 if size < _FEW else 1)
+            asyncio.get_running_loop().call_later(seconds, self._lingered)
         self._start_flush()
 
     def _lingered(self) -> None:

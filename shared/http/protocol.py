@@ -39,6 +39,41 @@ closed_for_room = Counter(
 )
 
 
+class _OneWrite:
+    """The transport of one answer: its head goes out with the beginning of its body, in one system call and one segment instead of
+    two. A head whose body is not there yet goes by itself at the end of the event loop's turn."""
+
+    __slots__ = ("_head", "_loop", "_transport", "_with_body")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head: bytes | None = None
+        self._with_body = True
+
+    def write(self, data: bytes) -> None:
+        if not self._with_body:
+            self._transport.write(data)
+        elif self._head is None:
+            self._head = data
+            self._loop.call_soon(self._go)
+        else:
+            self._with_body = False
+            self._transport.write(self._head + data)
+
+    def close(self) -> None:
+        self._go()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def _go(self) -> None:
+        if self._with_body and self._head is not None:
+            self._with_body = False
+            self._transport.write(self._head)
+
+
 class StrictProtocol(HttpToolsProtocol):
     """One connection. At any moment at most one part of a request is awaited, its head or its body."""
 
@@ -81,7 +116,10 @@ class StrictProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0
         self._await_part(BODY_SECONDS_MAX)
+        before = self.cycle
         super().on_headers_complete()
+        if self.cycle is not before:
+            self.cycle.transport = _OneWrite(self.transport, self.loop)  # type: ignore[assignment]
 
     def on_message_complete(self) -> None:
         super().on_message_complete()

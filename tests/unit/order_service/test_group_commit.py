@@ -101,6 +101,27 @@ def test_after_company_the_next_one_is_waited_for_to_fill() -> None:
     assert committer.batches == [[0], [1, 2], [3, 4, 5]]
 
 
+def test_after_much_company_it_is_waited_for_less_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+
+    async def work(group: Group) -> None:
+        loop = asyncio.get_running_loop()
+        call_later = loop.call_later
+
+        def noted(seconds: float, what: Any, *args: Any, **options: Any) -> asyncio.TimerHandle:
+            if what == group._lingered:
+                waited.append(seconds)
+            return call_later(seconds, what, *args, **options)
+
+        monkeypatch.setattr(loop, "call_later", noted)
+        for count in (3, 40):
+            await asyncio.gather(*[group.submit(number) for number in range(count)])
+            await asyncio.sleep(0.06)
+
+    run(Committer(), work, linger_seconds=0.01)
+    assert waited == [0.05, 0.01]
+
+
 def test_a_full_batch_is_not_waited_with() -> None:
     committer = Committer()
 
