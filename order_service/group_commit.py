@@ -2,7 +2,7 @@
 
 A request at rest is stored at once. Where the last transaction had company more is on its way, and a moment's wait fills
 the next one. A transaction of two hundred orders costs little more than one of one, so under load this is worth several times
-the throughput.
+the throughput. Where many wait for one transaction a second one begins beside it, so that callers are answered meanwhile.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 log = logger("group_commit")
 _FEW = 8
+_AT_ONCE = 2
 
 
 class GroupCommit(Generic[Item, Result]):
@@ -46,9 +47,9 @@ class GroupCommit(Generic[Item, Result]):
         self._batch_max = batch_max
         self._waiting_max = waiting_max
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
-        self._flush_in_hand: asyncio.Task[None] | None = None
+        self._flushes: set[asyncio.Task[None]] = set()
         self._lingering = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="group-commit")
+        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="group-commit")
 
     async def submit(self, item: Item) -> Result:
         """Store `item`, alone or in company; returns after the commit. Once taken, an item is stored even if the caller
@@ -66,21 +67,26 @@ class GroupCommit(Generic[Item, Result]):
         return await future
 
     def close(self) -> None:
-        """End the thread, after the flush in hand."""
-        self._thread.shutdown(wait=True)
+        """End the threads, after the flushes in hand."""
+        self._threads.shutdown(wait=True)
 
     def _start_flush(self) -> None:
-        if not self._waiting or self._flush_in_hand is not None:
+        waiting = len(self._waiting)
+        if not waiting or len(self._flushes) == _AT_ONCE:
             return
-        if self._lingering and len(self._waiting) < self._batch_max:
+        # Two halves cost more than a whole, so the second one is worth it only if it is large.
+        if self._flushes and waiting < self._batch_max / 2:
             return
-        size = min(len(self._waiting), self._batch_max)
+        if self._lingering and waiting < self._batch_max:
+            return
+        size = min(waiting, self._batch_max)
         batch = [self._waiting.popleft() for _ in range(size)]
-        self._flush_in_hand = asyncio.create_task(self._flush(batch))
-        self._flush_in_hand.add_done_callback(lambda task: self._flushed(size))
+        flush = asyncio.create_task(self._flush(batch))
+        self._flushes.add(flush)
+        flush.add_done_callback(lambda task: self._flushed(task, size))
 
-    def _flushed(self, size: int) -> None:
-        self._flush_in_hand = None
+    def _flushed(self, flush: "asyncio.Task[None]", size: int) -> None:
+        self._flushes.discard(flush)
         if size > 1 and self._linger_seconds and not self._lingering:
             self._lingering = True
             seconds = self._linger_seconds * (5 if size < _FEW else 1)
@@ -95,7 +101,7 @@ class GroupCommit(Generic[Item, Result]):
         items = [item for item, _ in batch]
         loop = asyncio.get_running_loop()
         try:
-            results = await loop.run_in_executor(self._thread, commit_in_parts, self._commit, items)
+            results = await loop.run_in_executor(self._threads, commit_in_parts, self._commit, items)
         except BaseException as error:
             # The process is ending: nobody may wait for ever for an answer that will not come.
             for _, future in batch:

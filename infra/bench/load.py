@@ -17,7 +17,7 @@ from infra.servers.postgres import DATABASES
 from shared.http.protocol import CONNECTIONS_MAX
 from shared.ids import new_id
 
-CONNECTIONS = 64
+CONNECTIONS = 256
 SWEEP_PAUSE_SECONDS = 0.05
 POLL_SECONDS = 0.02
 DONE_SECONDS = 240.0

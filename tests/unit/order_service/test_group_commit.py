@@ -85,6 +85,22 @@ def test_those_who_arrive_meanwhile_are_stored_together_in_order() -> None:
     assert committer.running_max == 1
 
 
+def test_where_half_a_batch_waits_a_second_transaction_begins_but_no_third() -> None:
+    committer = Committer()
+    committer.gate.clear()
+
+    async def work(group: Group) -> None:
+        tasks = [asyncio.create_task(group.submit(number)) for number in range(30)]
+        await settle()
+        assert committer.running_max == 2
+        committer.gate.set()
+        assert await asyncio.gather(*tasks) == [f"stored {number}" for number in range(30)]
+
+    run(committer, work, batch_max=20)
+    assert sorted(committer.batches) == [[0], list(range(1, 11)), list(range(11, 30))]
+    assert committer.running_max == 2
+
+
 def test_after_company_the_next_one_is_waited_for_to_fill() -> None:
     committer = Committer()
 
@@ -126,10 +142,10 @@ def test_a_full_batch_is_not_waited_with() -> None:
     committer = Committer()
 
     async def work(group: Group) -> None:
-        await asyncio.gather(*[group.submit(number) for number in range(9)])
+        await asyncio.gather(*[group.submit(number) for number in range(11)])
 
     run(committer, work, linger_seconds=60, batch_max=4)
-    assert [len(batch) for batch in committer.batches] == [1, 4, 4]
+    assert sorted(len(batch) for batch in committer.batches) == [1, 2, 4, 4]
 
 
 def test_a_batch_has_a_bound() -> None:
@@ -143,7 +159,8 @@ def test_a_batch_has_a_bound() -> None:
         await asyncio.gather(*tasks)
 
     run(committer, work, batch_max=5)
-    assert [len(batch) for batch in committer.batches] == [1, 5, 5, 1]
+    assert committer.stored == list(range(12))
+    assert max(len(batch) for batch in committer.batches) == 5
 
 
 def test_full_queue_refuses_and_forgets() -> None:
