@@ -144,7 +144,7 @@ trades = sa.Table(
     sa.Index("idx_trades_sell_order", "sell_order_id"),
     sa.Index("idx_trades_buyer", "buyer_id", "id"),
     sa.Index("idx_trades_seller", "seller_id", "id"),
-    postgresql_with={"fillfactor": "75"},
+    postgresql_with={"fillfactor": "50"},
 )
 
 # What the processor must know of instruments: a projection of InstrumentChanged.

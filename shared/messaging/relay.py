@@ -1,5 +1,5 @@
-"""The relay of one outbox: outbox to broker, and acknowledgements back. It clocks itself: a lane's next message goes when the last
-one was acknowledged, so backlog waits in the outbox, where the next claim makes one message of it."""
+"""The relay of one outbox: outbox to broker, and acknowledgements back. It clocks itself: what is next in a lane goes when the last
+of it was acknowledged, so backlog waits in the outbox, where the next claim makes one message of it."""
 
 import contextlib
 import threading
