@@ -51,7 +51,9 @@ def rounds(system: BenchSystem) -> list[dict[str, Any]]:
 class TestRatios:
     """Half of each goal."""
 
-    @pytest.mark.parametrize(("name", "least"), [("sync_ratio", 0.45)])
+    @pytest.mark.parametrize(
+        ("name", "least"), [("accept_ratio", 0.2), ("full_stack_ratio", 0.1), ("sync_ratio", 0.45)]
+    )
     def test_are_not_lost(self, rounds: list[dict[str, Any]], name: str, least: float) -> None:
         assert ratios(rounds)[name] >= least
 

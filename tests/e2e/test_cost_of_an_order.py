@@ -28,6 +28,10 @@ def counters() -> dict[str, Any]:
             return uvloop.run(count(Bench(system, population, watch)))
 
 
+def test_transactions(counters: dict[str, Any]) -> None:
+    assert 0 < counters["commits_per_order"] <= 0.25
+
+
 def test_broker_messages(counters: dict[str, Any]) -> None:
     assert 0 < counters["messages_per_order"] <= 0.1
 
