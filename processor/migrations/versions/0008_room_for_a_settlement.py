@@ -10,7 +10,3 @@ depends_on = None
 
 def upgrade() -> None:
     op.execute("ALTER TABLE trades SET (fillfactor = 50)")
-
-
-def downgrade() -> None:
-    op.execute("ALTER TABLE trades SET (fillfactor = 75)")
