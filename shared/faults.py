@@ -51,7 +51,9 @@ POINTS: dict[str, Point] = {
     "outbox.leases_ended": Point("relay", "leases of lost deliveries are ended, not committed", _COMMIT),
     "outbox.marked_sent": Point("relay", "batches are marked sent, not committed", _COMMIT),
     "relay.claimed": Point("relay", "batches are claimed; the broker knows nothing of them", "relay.published"),
-    "relay.published": Point("relay", "a lane is with the broker; other claimed lanes are not", "relay.published"),
+    "relay.published": Point(
+        "relay", "a message is with the broker; others that were claimed with it are not", "relay.published"
+    ),
     "relay.refused": Point("relay", "the broker refused; the claims are given back", "relay.refused"),
     "relay.acknowledgements_taken": Point(
         "relay", "acknowledgements are off the broker; nobody has noted them", "relay.acknowledgements_taken"

@@ -229,7 +229,7 @@ def pack(
 
     Args:
         events: of each batch, by id.
-        events_max: of a message, as of a lane.
+        events_max: of a message that lanes share.
     """
     claims: list[Claim] = []
     shared: dict[str, Claim] = {}
@@ -237,7 +237,7 @@ def pack(
         size = sum(events[batch.id] for batch in batches)
         again = any(batch.deliveries > 1 for batch in batches)
         claim = None if again else shared.get(destination)
-        if claim is None or claim.events + size > events_at_once(destination, events_max):
+        if claim is None or claim.events + size > events_max:
             claim = Claim(destination, [], [], 0)
             claims.append(claim)
             if not again:

@@ -97,5 +97,5 @@ def create_preferences_event(customer_id: int, *, version: int, **values: Any) -
 
 
 def create_delivery(*batches: list[Message[Any]], deliveries: int = 1) -> Delivery:
-    """One lane's message with these batches."""
+    """A message with these batches."""
     return Delivery("order_service", [Batch(new_id(), deliveries, msgspec.Raw(encode_messages(b))) for b in batches])

@@ -13,6 +13,7 @@ import pytest
 from shared.app import EdgeSettings
 from shared.auth import keys
 from shared.auth.permissions import Role
+from shared.http import protocol
 from shared.http.limits import Allowance, RateLimiter, Verdict, revoke_command
 from shared.http.telemetry import STREAM, decode_batch
 from shared.http.valkey import AsyncValkey
@@ -44,6 +45,26 @@ class TestEveryAnswer:
             name.title().replace("Ratelimit", "RateLimit") for name in headers
         }
         assert headers["X-Correlation-ID"]
+
+    def test_goes_out_in_one_write(self, served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        written: list[bytes] = []
+
+        class Watched:
+            def __init__(self, transport: asyncio.Transport) -> None:
+                self._transport = transport
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self._transport, name)
+
+            def write(self, data: bytes) -> None:
+                written.append(data)
+                self._transport.write(data)
+
+        one_write = protocol._OneWrite
+        monkeypatch.setattr(protocol, "_OneWrite", lambda transport, loop: one_write(Watched(transport), loop))  # type: ignore[arg-type]
+        answer = served.call("GET", "/nowhere")
+        assert is_problem(answer, 404)
+        assert [data.partition(b"\r\n\r\n")[2] for data in written] == [answer.content]
 
     def test_keeps_a_good_correlation_id_and_trace(self, served: Any) -> None:
         trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -15,7 +15,7 @@ from shared.contracts.orders import ConfirmOrder
 from shared.db.engine import Database
 from shared.db.unit_of_work import UnitOfWork
 from shared.messaging import runtime
-from shared.messaging.outbox import BATCH_EVENTS_MAX
+from shared.messaging.outbox import BATCH_EVENTS_MAX, PostgresOutbox
 
 READERS = ("processor", "notifier", "auditor")
 Said = Sequence[tuple[str, tuple[str, ...]]]
@@ -119,3 +119,18 @@ class TestRetention:
         source.say("b")
         runtime.forget(source.database, settings_of(valkey, lease_seconds=1.0))
         assert source.query("SELECT status, count(*) FROM outbox_events GROUP BY status") == [("PENDING", 1)]
+
+
+def test_lanes_share_a_message_and_go_each_alone_when_they_are_sent_again(say: Any, source: Source) -> None:
+    say([(id, ("processor",)) for id in map(str, range(20))])
+    outbox = PostgresOutbox(source.database, lease_seconds=0.0, events_max=20)
+    first, again = ([(claim.lanes, claim.events) for claim in outbox.step([], lambda reader: 0)] for _ in range(2))
+    in_lane_0 = len(told(batches(source), "processor", 0))
+    assert [(sorted(lanes), events) for lanes, events in first] == [([0, 1], 20)]
+    assert sorted(again) == [([0], in_lane_0), ([1], 20 - in_lane_0)]
+
+
+def test_lanes_that_are_too_large_for_one_message_do_not_share_it(say: Any, source: Source) -> None:
+    say([(id, ("processor",)) for id in map(str, range(20))])
+    outbox = PostgresOutbox(source.database, lease_seconds=60.0, events_max=19)
+    assert sorted(claim.lanes for claim in outbox.step([], lambda reader: 0)) == [[0], [1]]
